@@ -1,0 +1,5 @@
+"""Training data as endless streams: a batch is a pure function of (seed, step)."""
+
+from empirical.data.stream import DATA_SETS, DataStream, data_stream
+
+__all__ = ["DATA_SETS", "DataStream", "data_stream"]

@@ -1,0 +1,276 @@
+"""A run directory: a manifest that says what the run is, shards that hold what has been computed, files that replace
+one another atomically.
+
+A shard is the result of one block of cells, a pure function of (configuration, cells), named by the hash of both. It is
+written beside its place and renamed, so that it is whole or absent; its own hash is inside, so that a damaged one is
+found, named, and computed again. Nothing here knows what a network is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory.errors import InputError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+"""Version of the shard format; part of every shard's name, so that an older file is never misread."""
+
+
+def canonical_json(value: Any) -> str:
+    """Write a configuration the same way every time.
+
+    Args:
+        value: nested dicts, lists, strings and numbers.
+
+    Returns:
+        JSON with sorted keys and no spaces.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _digest(arrays: Mapping[str, NDArray]) -> str:
+    """Hash of names, types, shapes and bytes."""
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        sha.update(f"{name}{array.dtype.str}{array.shape}".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Replace a file in one step: readers see the old one or the new one, never half of it.
+
+    Args:
+        path: the file.
+        content: its new bytes or text.
+
+    Raises:
+        InputError: the folder cannot be written to, or the disk is full.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary: str | None = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        raise InputError("--out", str(path), f"writable ({error.strerror or error})") from None
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers were made with: package versions, source revision, machine.
+
+    Returns:
+        JSON-ready description.
+    """
+    packages = ("richscape", "numpy", "scipy", "sympy", "numba", "torch", "xarray", "matplotlib")
+    versions: dict[str, str] = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "python": platform.python_version(),
+        "packages": versions,
+        "source_revision": source_revision(),
+        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+    }
+
+
+def source_revision() -> str:
+    """Git commit of the source, where it is a checkout.
+
+    Returns:
+        The hash, followed by ``+changes`` when the working tree differs; ``unknown`` outside a checkout.
+    """
+    here = Path(__file__).resolve().parent
+    try:
+        git = ["git", "-C", str(here)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        status = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("+changes" if status.stdout.strip() else "")
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Fields in which two configurations differ, one line each."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        absent = object()
+        lines: list[str] = []
+        for key in keys:
+            a, b = old.get(key, absent), new.get(key, absent)
+            name = f"{path}.{key}" if path else str(key)
+            if a is absent or b is absent:
+                lines.append(f"{name}: {'absent' if a is absent else a} there, {'absent' if b is absent else b} here")
+            else:
+                lines += _differences(a, b, name)
+        return lines
+    return [] if old == new else [f"{path}: {old} there, {new} here"]
+
+
+class RunDirectory:
+    """An ``--out`` directory, new or to be continued.
+
+    Args:
+        path: the directory; made when absent.
+        config: the whole configuration, JSON-ready; two runs with equal ones are the same run.
+        notice: called with one line about everything odd that is found but does no harm.
+
+    Raises:
+        InputError: the path is a file or not writable; the directory holds files but no manifest; its manifest is
+            unreadable, or describes another run (the message lists the differing fields).
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any], notice: Callable[[str], None] | None = None) -> None:
+        self.path = Path(path)
+        self.config = json.loads(canonical_json(config))
+        self.notice = notice or (lambda line: print(line, file=sys.stderr))
+        self.shards = self.path / "shards"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            held = {entry.name for entry in self.path.iterdir()}
+        except OSError as error:
+            raise InputError("--out", str(path), f"a folder that can be written to ({error.strerror})") from None
+        if MANIFEST in held:
+            self._check_manifest()
+        elif any(not name.startswith(".") for name in held):
+            raise InputError(
+                "--out", str(path), f"empty, new, or an earlier run: it holds {sorted(held)[0]!r} but no {MANIFEST}"
+            )
+        else:
+            self._write_manifest()
+        try:
+            self.shards.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError("--out", str(path), f"a folder that can be written to ({error.strerror})") from None
+
+    def _write_manifest(self) -> None:
+        content = {"format": FORMAT, "config": self.config} | environment()
+        write_atomically(self.path / MANIFEST, json.dumps(content, indent=2) + "\n")
+
+    def _check_manifest(self) -> None:
+        file = self.path / MANIFEST
+        try:
+            there = json.loads(file.read_text())
+            config, packages = there["config"], there["packages"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(
+                "--out", str(file), "a readable manifest; this one is truncated or foreign: move it away or use another --out"
+            ) from None
+        differing = _differences(config, self.config)
+        if differing:
+            raise InputError(
+                "--out", str(self.path), "new, or a run with the same configuration; it differs in " + "; ".join(differing)
+            )
+        for line in _differences(packages, environment()["packages"], "packages"):
+            self.notice(f"notice: continuing {self.path} with another version: {line}")
+
+    def shard_path(self, key: Mapping[str, Any]) -> Path:
+        """Place of the shard of a block of cells.
+
+        Args:
+            key: everything that its content depends on, JSON-ready.
+
+        Returns:
+            The path, whether or not it is there.
+        """
+        name = hashlib.sha256(canonical_json({"format": FORMAT} | dict(key)).encode()).hexdigest()[:24]
+        return self.shards / f"{name}.npz"
+
+    def read_shard(self, key: Mapping[str, Any]) -> dict[str, NDArray] | None:
+        """Read what was computed for a block of cells.
+
+        Args:
+            key: as for ``shard_path``.
+
+        Returns:
+            The arrays, or ``None`` when there is no shard or it is damaged, in which case a notice has named it.
+        """
+        path = self.shard_path(key)
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            if str(arrays.pop("digest")) != _digest(arrays):
+                raise ValueError("its content does not match its checksum")
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+            self.notice(f"notice: {path} is truncated or foreign ({error}); computing it again")
+            return None
+        return arrays
+
+    def write_shard(self, key: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> None:
+        """Keep what was computed for a block of cells.
+
+        Args:
+            key: as for ``shard_path``.
+            arrays: the result.
+        """
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, digest=np.array(_digest(arrays)), **dict(arrays))  # type: ignore[arg-type]
+        write_atomically(self.shard_path(key), buffer.getvalue())
+
+    def write(self, name: str, content: bytes | str) -> Path:
+        """Write one of the files that users read.
+
+        Args:
+            name: file name.
+            content: bytes or text.
+
+        Returns:
+            Where it is.
+        """
+        write_atomically(self.path / name, content)
+        return self.path / name
+
+    def write_with(self, name: str, writer: Callable[[Path], None]) -> Path:
+        """Write a file with a library that wants a path, and put it in place in one step.
+
+        Args:
+            name: file name.
+            writer: called with a temporary path that has the same suffix.
+
+        Returns:
+            Where the file is.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        place = self.path / name
+        temporary = self.path / f".partial-{name}"
+        try:
+            writer(temporary)
+            os.replace(temporary, place)
+        except OSError as error:
+            raise InputError("--out", str(place), f"writable ({error.strerror or error})") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+        return place

@@ -1,0 +1,31 @@
+"""Solves the toy models: discrete maps, phase portraits, traced boundaries, and power-law fits with intervals.
+
+The portraits, boundaries and fits here also serve the trained networks of ``empirical``: that is what makes a
+comparison a comparison.
+"""
+
+from simulate.boundary import BOUNDARIES, BoundaryPoints, TraceSettings, find_bracket, trace_boundaries
+from simulate.gradient_descent import run_gradient_descent
+from simulate.outcomes import OUTCOME_NAMES, CellResults, Outcome, Thresholds, classify
+from simulate.portrait import PhasePortrait, phase_portrait
+from simulate.scaling import ScalingFit, fit_power_law
+from simulate.toy import trace_toy
+
+__all__ = [
+    "BOUNDARIES",
+    "OUTCOME_NAMES",
+    "BoundaryPoints",
+    "CellResults",
+    "Outcome",
+    "PhasePortrait",
+    "ScalingFit",
+    "Thresholds",
+    "TraceSettings",
+    "classify",
+    "find_bracket",
+    "fit_power_law",
+    "phase_portrait",
+    "run_gradient_descent",
+    "trace_boundaries",
+    "trace_toy",
+]
