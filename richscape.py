@@ -1,1 +1,421 @@
-def main() -> None: ...
+"""richscape: the γ–η plane of feature learning, from theory to trained networks. One subcommand for each wing.
+
+The four wings are also here by name, loaded when first used: ``richscape.theory``, ``richscape.simulate``,
+``richscape.empirical``, ``richscape.paper_figures``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import arg
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from empirical.store import RunDirectory
+    from empirical.sweep import TrainingConfig
+    from simulate import BoundaryPoints, PhasePortrait
+
+WINGS = ("theory", "simulate", "empirical", "paper_figures")
+Range = Annotated[tuple[float, float, int], arg(metavar="LO HI N")]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Load a wing when it is first asked for, and see that it is ours: the names are common words."""
+    if name not in WINGS:
+        raise AttributeError(f"module 'richscape' has no attribute {name!r}")
+    module = importlib.import_module(name)
+    found, ours = Path(module.__file__ or "").resolve().parent, Path(__file__).resolve().parent / name
+    if found != ours:
+        raise ImportError(f"{name} was imported from {found}, which shadows richscape's own at {ours}")
+    return module
+
+
+def _grid(field: str, given: tuple[float, float, int]) -> NDArray[np.float64]:
+    """LO HI N as log-spaced points, ends included."""
+    import numpy as np
+
+    from theory.errors import InputError, positive_number
+
+    low, high, count = positive_number(f"--{field} LO", given[0]), positive_number(f"--{field} HI", given[1]), given[2]
+    if low >= high:
+        raise InputError(f"--{field} LO HI", (low, high), "ascending: LO < HI")
+    if count < 1:
+        raise InputError(f"--{field} N", count, "an integer >= 1")
+    return np.geomspace(low, high, count)
+
+
+class _Progress:
+    """A bar with the time left, on a terminal; a line for each phase otherwise. Work is counted in cell-steps."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.console = Console(stderr=True)
+        columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
+        times = (TimeElapsedColumn(), TextColumn("gone,"), TimeRemainingColumn(), TextColumn("left"))
+        self.bar = Progress(*columns, *times, console=self.console, disable=not self.console.is_terminal)
+        self.task = self.bar.add_task("starting", total=None)
+        self._planned, self._expected, self._done, self._in_phase = 0, 0, 0, 0
+
+    def __enter__(self) -> _Progress:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def plan(self, total: int) -> None:
+        """The cell-steps of all phases together."""
+        self._planned = total
+        self.bar.update(self.task, total=total)
+
+    def phase(self, description: str, expected: int) -> None:
+        """A phase begins: what the last one took replaces what it was expected to take."""
+        self._planned += self._in_phase - self._expected
+        self._expected, self._in_phase = expected, 0
+        self._planned = max(self._planned, self._done + expected)
+        self.bar.update(self.task, description=description, total=self._planned)
+        if not self.console.is_terminal:
+            self.console.print(f"{description} …")
+
+    def advance(self, cell_steps: int, held: bool) -> None:
+        """Work was done; what was read back from an earlier run says nothing about speed and leaves the total."""
+        self._in_phase += cell_steps
+        if self._in_phase > self._expected:
+            self._planned += self._in_phase - self._expected
+            self._expected = self._in_phase
+        if held:
+            self._planned -= cell_steps
+            self._expected -= cell_steps
+            self._in_phase -= cell_steps
+        else:
+            self._done += cell_steps
+        self.bar.update(self.task, completed=self._done, total=max(self._planned, self._done))
+
+
+@dataclass(frozen=True)
+class Derive:
+    """Print the toy model's boundaries and their derivation, with a mark for every check."""
+
+    loss: Literal["mse"] = "mse"
+    """Loss of the toy model."""
+    optimizer: Literal["gd"] = "gd"
+    """Optimizer of the toy model."""
+    depth: int | None = None
+    """Weight layers L; symbolic when not given."""
+    out: Path | None = None
+    """Also write the derivation to this Markdown file."""
+
+    def run(self) -> None:
+        """Print the table, then the derivation."""
+        from rich.console import Console
+        from rich.table import Table
+
+        from empirical.store import write_atomically
+        from theory import BOUNDARIES, InputError, ToyModel
+        from theory.errors import positive_integer
+        from theory.symbols import depth as layers
+
+        if self.depth is not None:
+            positive_integer("--depth", self.depth)
+        if self.out is not None and self.out.suffix != ".md":
+            raise InputError("--out", str(self.out), "a file that ends in .md")
+        model = ToyModel(loss=self.loss, optimizer=self.optimizer)
+        table = Table(title=f"Boundaries, {self.loss}, {self.optimizer}, L = {self.depth or 'symbolic'}")
+        for heading in ("", "exactly", "lazy limit", "rich limit"):
+            table.add_column(heading)
+        for name in BOUNDARIES:
+            boundary = model.boundary(name)
+            limits = [boundary.limit("lazy", self.depth), boundary.limit("rich", self.depth)]
+            exact = boundary.expr if self.depth is None else boundary.expr.subs(layers, self.depth)
+            table.add_row(name, str(exact), *(f"({li.coefficient}) gamma**({li.exponent})" for li in limits))
+        Console().print(table)
+        derivation = model.derivation()
+        results = derivation.run(strict=False)
+        print(derivation.to_text(results), end="")
+        if self.out is not None:
+            write_atomically(self.out, derivation.to_markdown(results))
+        if not all(result.passed for result in results):
+            raise SystemExit(1)
+
+
+@dataclass(frozen=True)
+class Simulate:
+    """Phase portrait of the toy model, with the exact boundaries drawn on it."""
+
+    out: Path
+    """Directory for portrait.nc, boundaries.csv, PNG and SVG."""
+    loss: Literal["mse"] = "mse"
+    """Loss."""
+    depth: int = 3
+    """Number of weights L."""
+    gamma: Range = (1e-4, 1e4, 161)
+    """Feature-learning strengths, log-spaced."""
+    eta: Range = (1e-12, 1e6, 217)
+    """Learning rates on the L separate weights, log-spaced."""
+    steps: int = 10_000
+    """Training budget T."""
+
+    def run(self) -> None:
+        """Run the grid, read the boundaries off it, draw it."""
+        from empirical.store import RunDirectory
+        from simulate import phase_portrait
+        from theory.errors import positive_integer
+
+        gamma, eta = _grid("gamma", self.gamma), _grid("eta", self.eta)
+        positive_integer("--depth", self.depth)
+        positive_integer("--steps", self.steps)
+        store = RunDirectory(self.out, {"command": "simulate"} | asdict(replace(self, out=Path())) | {"out": None})
+        portrait = phase_portrait(loss=self.loss, depth=self.depth, gamma=gamma, eta=eta, steps=self.steps)
+        identity = {"arch": "toy", "variant": "balanced", "depth": self.depth, "loss": self.loss, "optimizer": "gd"}
+        _write_portrait(store, portrait, identity, ("eta_min", "eta_crit", "eta_fail", "eta_max", "eta_star"))
+
+
+@dataclass(frozen=True)
+class _Networks:
+    """What sweeps and traces of networks have in common."""
+
+    out: Path
+    """Directory of the run; the same command goes on with it."""
+    arch: Literal["mlp"] = "mlp"
+    """Architecture: a bias-free ReLU MLP in μP."""
+    depth: int = 3
+    """Weight layers L."""
+    width: int = 64
+    """Hidden width N."""
+    data: str = "fashion-mnist-deformed"
+    """Data stream."""
+    image_size: int = 14
+    """Side of the images in pixels: 7, 14 or 28."""
+    batch_size: int = 64
+    """Examples in a batch."""
+    loss: Literal["mse"] = "mse"
+    """Loss, against one-hot targets."""
+    gamma: Range = (1e-3, 1e3, 7)
+    """Feature-learning strengths, log-spaced."""
+    steps: int = 1000
+    """Training budget T."""
+    seeds: int = 1
+    """Number of seeds, from 0."""
+    device: str = "cpu"
+    """Where to train: cpu, cuda, cuda:1, mps."""
+
+    def training(self) -> TrainingConfig:
+        """The training configuration, checked."""
+        from empirical.sweep import TrainingConfig
+        from theory.errors import positive_integer
+
+        positive_integer("--seeds", self.seeds)
+        names = ("depth", "arch", "width", "data", "image_size", "batch_size", "loss", "steps", "device")
+        return TrainingConfig(**{name: getattr(self, name) for name in names})
+
+    def store(self, command: str) -> RunDirectory:
+        """The run directory."""
+        from empirical.store import RunDirectory
+
+        return RunDirectory(self.out, {"command": command} | asdict(replace(self, out=Path())) | {"out": None})
+
+    def identity(self) -> dict[str, Any]:
+        """Columns that say what was run."""
+        what = {"arch": self.arch, "variant": f"relu, width {self.width}", "depth": self.depth}
+        return what | {"loss": self.loss, "optimizer": "gd"}
+
+
+@dataclass(frozen=True)
+class SweepCommand(_Networks):
+    """Train a grid of networks: their phase portrait, with the toy's exact boundaries drawn on it."""
+
+    eta: Range = (1e-8, 1e4, 13)
+    """Learning rates before the width multiplier, log-spaced."""
+
+    def run(self) -> None:
+        """Train what is missing, then write the portrait."""
+        from empirical.sweep import Sweep, prepare_torch, sweep_portrait
+
+        gamma, eta = _grid("gamma", self.gamma), _grid("eta", self.eta)
+        training = self.training()
+        store = self.store("sweep")
+        prepare_torch()
+        total = len(gamma) * len(eta) * self.seeds * self.steps
+        with _Progress() as progress:
+            progress.plan(total)
+            progress.phase(f"{total // self.steps} networks", total)
+            sweep = Sweep(training, store, lambda _cells, steps, held: progress.advance(steps, held))
+            portrait = sweep_portrait(sweep, gamma, eta, tuple(range(self.seeds)))
+        _write_portrait(store, portrait, self.identity(), ("eta_min", "eta_crit", "eta_fail", "eta_max", "eta_star"))
+
+
+@dataclass(frozen=True)
+class TraceCommand(_Networks):
+    """Trace the boundaries of networks by multisection, and fit their exponents where theory allows."""
+
+    boundaries: tuple[Literal["eta_min", "eta_crit", "eta_fail", "eta_max"], ...] = ("eta_min", "eta_crit", "eta_fail")
+    """Boundaries to trace."""
+    resolution: float = 0.01
+    """Widest final bracket, in decades of η."""
+
+    def run(self) -> None:
+        """Trace, write boundaries.csv and exponents.csv, print the fits."""
+        import pandas as pd
+
+        from empirical.sweep import Sweep, prepare_torch
+        from empirical.trace import (
+            EXPONENT_COLUMNS,
+            NETWORK_TRACE,
+            boundary_rows,
+            expected_cells,
+            exponent_row,
+            fit_boundary,
+            trace_networks,
+        )
+        from theory import InputError, fit_window
+        from theory.errors import positive_number
+
+        gamma = _grid("gamma", self.gamma)
+        positive_number("--resolution", self.resolution)
+        training = self.training()
+        store = self.store("trace")
+        prepare_torch()
+        settings = replace(NETWORK_TRACE, resolution=self.resolution)
+        with _Progress() as progress:
+            total = expected_cells(training, gamma, len(self.boundaries), self.seeds, settings) * self.steps
+            progress.plan(total)
+            progress.phase("boundaries", total)
+            sweep = Sweep(training, store, lambda _cells, steps, held: progress.advance(steps, held))
+            traced = trace_networks(sweep, gamma, self.boundaries, seeds=self.seeds, settings=settings)
+        rows: list[dict[str, Any]] = []
+        law = {"depth": self.depth, "steps": self.steps, "level": training.thresholds.level, "loss": self.loss}
+        ends = (float(gamma[0]), float(gamma[-1]))
+        for regime in ("lazy", "rich"):
+            try:
+                window = fit_window("eta_crit", self.depth, regime, self.steps, 0.02, 20.0, ends)
+            except InputError as error:
+                print(f"no {regime} fit: {error}", file=sys.stderr)
+                continue
+            for name, points in traced.items():
+                if len(points):
+                    fit = fit_boundary(points, window, **law)  # type: ignore[arg-type]
+                    rows.append(exponent_row(fit, name, regime, **self.identity()))
+        points_table = pd.concat([boundary_rows(p, self.steps, **self.identity()) for p in traced.values()])
+        store.write("boundaries.csv", points_table.to_csv(index=False, float_format="%.10g"))
+        fits = pd.DataFrame(rows, columns=EXPONENT_COLUMNS)
+        store.write("exponents.csv", fits.to_csv(index=False, float_format="%.10g"))
+        shown = points_table[["seed", "boundary", "gamma", "eta", "eta_low", "eta_high"]]
+        print(shown.to_string(index=False, float_format="%.4g"))
+        if rows:
+            kept = ["boundary", "regime", "predicted_window", "fitted", "ci_low", "ci_high", "n_points", "verdict"]
+            print(fits[kept].to_string(index=False, float_format="%.3f"))
+        print(f"written to {store.path}: boundaries.csv, exponents.csv, manifest.json")
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Theory against experiment: overlay figure, fitted exponents with intervals, report. The main job."""
+
+    out: Path
+    """Directory of the run; the same command goes on with it."""
+    preset: Literal["quick", "full"] = "quick"
+    """quick: minutes on two cores. full: wider, longer, more seeds; for a GPU, or a day."""
+    depths: tuple[int, ...] | None = None
+    """Weight layers L to compare, in place of the preset's."""
+    width: int | None = None
+    """Hidden width N, in place of the preset's."""
+    steps: int | None = None
+    """Training budget T, in place of the preset's."""
+    seeds: int | None = None
+    """Number of seeds, in place of the preset's."""
+    data: str | None = None
+    """Data stream, in place of the preset's."""
+    device: str = "cpu"
+    """Where to train: cpu, cuda, cuda:1, mps."""
+
+    def run(self) -> None:
+        """Compute what is missing, then draw and report."""
+        from rich.console import Console
+
+        from empirical.compare import PRESETS, compare, save
+        from empirical.store import RunDirectory
+        from empirical.sweep import prepare_torch
+        from paper_figures.report import render, summary, terminal_table
+
+        names = ("depths", "width", "steps", "seeds", "data")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        config = replace(PRESETS[self.preset], device=self.device, **given)
+        store = RunDirectory(self.out, config.describe())
+        prepare_torch()
+        with _Progress() as progress:
+            comparison = compare(config, store, progress)
+        save(comparison, store)
+        render(comparison, store)
+        console = Console()
+        console.print(terminal_table(comparison))
+        console.print(summary(comparison))
+        written = sorted(path.name for path in store.path.iterdir() if path.is_file() and path.name[0] != ".")
+        console.print(f"\nIn {store.path}: {', '.join(written)}", soft_wrap=True)
+
+
+def _write_portrait(
+    store: RunDirectory, portrait: PhasePortrait, identity: dict[str, Any], boundaries: tuple[str, ...]
+) -> None:
+    """Write portrait.nc, curves.nc where there are curves, boundaries.csv and the figure."""
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+    from empirical.sweep import save_portrait
+    from empirical.trace import boundary_rows
+    from paper_figures.overlay import portrait_figure
+
+    save_portrait(store, portrait)
+    points: list[BoundaryPoints] = [portrait.boundary(name) for name in boundaries]
+    steps = int(portrait.data.attrs["steps"])
+    table = pd.concat([boundary_rows(found, steps, **identity) for found in points])
+    store.write("boundaries.csv", table.to_csv(index=False, float_format="%.10g"))
+    figure = portrait_figure(portrait)
+    store.write_with("portrait.png", lambda path: figure.savefig(path, metadata={"Software": None}))
+    store.write_with("portrait.svg", lambda path: figure.savefig(path, metadata={"Date": None}))
+    plt.close(figure)
+    counts = {name: len(found) for name, found in zip(boundaries, points, strict=True)}
+    print("boundary points on the grid: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    print(f"written to {store.path}: portrait.nc, boundaries.csv, portrait.png, portrait.svg, manifest.json")
+
+
+Command = (
+    Annotated[Derive, tyro.conf.subcommand("derive")]
+    | Annotated[Simulate, tyro.conf.subcommand("simulate")]
+    | Annotated[SweepCommand, tyro.conf.subcommand("sweep")]
+    | Annotated[TraceCommand, tyro.conf.subcommand("trace")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+)
+
+
+def main() -> None:
+    """Run the command line; bad input ends in one line and exit code 2, an interrupt in exit code 130."""
+    command = tyro.cli(Command, prog="richscape", description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    from theory.errors import InputError
+
+    try:
+        command.run()
+    except InputError as error:
+        print(f"richscape: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        kept = getattr(command, "out", None)
+        tail = f" What is done is kept in {kept}; the same command goes on from there." if kept else ""
+        print(f"richscape: interrupted.{tail}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -22,7 +22,6 @@ import copy
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from theory.errors import InputError, positive_integer, positive_number

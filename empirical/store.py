@@ -1,5 +1,4 @@
-"""A run directory: a manifest that says what the run is, shards that hold what has been computed, files that replace
-one another atomically.
+"""A run directory: a manifest, shards that hold what has been computed, and files that are replaced in one step.
 
 A shard is the result of one block of cells, a pure function of (configuration, cells), named by the hash of both. It is
 written beside its place and renamed, so that it is whole or absent; its own hash is inside, so that a damaged one is
@@ -183,12 +182,16 @@ class RunDirectory:
             config, packages = there["config"], there["packages"]
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(
-                "--out", str(file), "a readable manifest; this one is truncated or foreign: move it away or use another --out"
+                "--out",
+                str(file),
+                "a readable manifest; this one is truncated or foreign: move it away or use another --out",
             ) from None
         differing = _differences(config, self.config)
         if differing:
             raise InputError(
-                "--out", str(self.path), "new, or a run with the same configuration; it differs in " + "; ".join(differing)
+                "--out",
+                str(self.path),
+                "new, or a run with the same configuration; it differs in " + "; ".join(differing),
             )
         for line in _differences(packages, environment()["packages"], "packages"):
             self.notice(f"notice: continuing {self.path} with another version: {line}")
@@ -220,10 +223,11 @@ class RunDirectory:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-            if str(arrays.pop("digest")) != _digest(arrays):
-                raise ValueError("its content does not match its checksum")
+            reason = "" if str(arrays.pop("digest")) == _digest(arrays) else "its content does not match its checksum"
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-            self.notice(f"notice: {path} is truncated or foreign ({error}); computing it again")
+            reason = str(error) or type(error).__name__
+        if reason:
+            self.notice(f"notice: {path} is truncated or foreign ({reason}); computing it again")
             return None
         return arrays
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,14 @@ from empirical.data import DATA_SETS, DataStream, data_stream
 from empirical.ensemble import DTYPES, Ensemble, EnsembleResult, log_spaced_steps, torch_device
 from empirical.models import MLP
 from empirical.store import RunDirectory
-from simulate.outcomes import CellResults, Thresholds
+from simulate import CellResults, PhasePortrait, Thresholds
 from theory.errors import InputError, one_of, positive_integer
 
 BLOCK = 64
 """Cells in one ensemble. Throughput on a CPU is flat from 32 to 128 cells; a block is what an interruption can lose."""
 
 FLOAT32_LEAST_GAMMA = 1e-4
-"""Below this γ the cancellation in F(θ) − F(θ₀) costs float32 more than 5e-4 of the loss; `auto` trains those in float64."""
+"""Below this γ the cancellation in F(θ) − F(θ₀) costs float32 more than 5e-4 of the loss: ``auto`` takes float64."""
 
 ARCHITECTURES = ("mlp",)
 NETWORK_LOSSES = ("mse",)
@@ -222,6 +223,55 @@ class Sweep:
                 self.store.write_shard(key, arrays)
         self.on_block(len(gamma), len(gamma) * steps, held is not None)
         return result
+
+
+def sweep_portrait(
+    sweep: Sweep, gamma: NDArray[np.float64], eta: NDArray[np.float64], seeds: tuple[int, ...]
+) -> PhasePortrait:
+    """Train a dense grid.
+
+    Args:
+        sweep: what is trained, and where results are kept.
+        gamma: grid of γ, ascending.
+        eta: grid of η, ascending.
+        seeds: the seeds.
+
+    Returns:
+        The portrait, with the learning curves as ``loss_curve`` and ``accuracy_curve`` along ``step``.
+    """
+    shape = (len(gamma), len(eta), len(seeds))
+    g, e, s = (index.ravel() for index in np.indices(shape))
+    result = sweep.run(gamma[g], eta[e], np.array(seeds, dtype=np.int64)[s])
+    config = sweep.config
+    what: dict[str, Any] = {"arch": config.arch, "depth": config.depth, "width": config.width, "loss": config.loss}
+    what |= {"optimizer": config.optimizer}
+    what |= {"steps": config.steps, "data": config.data, "noise_free": 0}
+    portrait = PhasePortrait.from_cells(result.cells, gamma, eta, seeds, thresholds=config.thresholds, **what)
+    for name in ("loss_curve", "accuracy_curve"):
+        portrait.data[name] = (("gamma", "eta", "seed", "step"), getattr(result, name).reshape(*shape, -1))
+    return PhasePortrait(portrait.data.assign_coords(step=result.curve_steps))
+
+
+def save_portrait(store: RunDirectory, portrait: PhasePortrait, toy: PhasePortrait | None = None) -> None:
+    """Write ``portrait.nc``, and ``curves.nc`` where the portrait has learning curves.
+
+    Args:
+        store: where.
+        portrait: the portrait; may have further dimensions, such as ``depth``.
+        toy: the toy's portrait beside it, for the group ``toy`` of the same file.
+    """
+    curves = [name for name in ("loss_curve", "accuracy_curve") if name in portrait.data]
+    cells = PhasePortrait(portrait.data.drop_vars([*curves, "step"], errors="ignore"))
+
+    def write(path: Path) -> None:
+        cells.save(path)
+        if toy is not None:
+            toy.save(path, group="toy", mode="a")
+
+    store.write_with("portrait.nc", write)
+    if curves:
+        renamed = portrait.data[curves].rename({"loss_curve": "loss", "accuracy_curve": "accuracy"})
+        store.write_with("curves.nc", lambda path: PhasePortrait(renamed).save(path))
 
 
 def prepare_torch() -> None:

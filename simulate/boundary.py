@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,11 @@ from simulate.outcomes import DEFAULT_THRESHOLDS, CellResults, Outcome, Threshol
 from theory.errors import InputError, one_of, positive_integer, positive_number
 
 BOUNDARIES = ("eta_min", "eta_crit", "eta_fail", "eta_max", "eta_star")
+
+GOLDEN_RATIO = 0.6180339887498949
+"""Step of the low-discrepancy sequence that dithers the scans. A scan that starts at a fixed multiple of the law puts
+the boundary at the same place of its bracket on every line; the errors of all brackets then agree, and a drift of the
+boundary shows as one jump of a whole bracket. Dithered, they are as independent as the fit takes them to be."""
 
 RunCells = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]], CellResults]
 """Runs cells given as three arrays (γ, η, seed) of one length."""
@@ -123,10 +129,16 @@ def find_bracket(
 
 
 class Line:
-    """The cells run so far at one (γ, seed), kept in order of η."""
+    """The cells run so far at one (γ, seed), kept in order of η.
 
-    def __init__(self, gamma: float, seed: int) -> None:
-        self.gamma, self.seed = gamma, seed
+    Args:
+        gamma: feature-learning strength.
+        seed: seed.
+        dither: share of a coarse step, in [0, 1), by which the first scan of a trace starts lower.
+    """
+
+    def __init__(self, gamma: float, seed: int, dither: float = 0.0) -> None:
+        self.gamma, self.seed, self.dither = gamma, seed, dither
         self.eta = np.empty(0)
         self._cells: dict[str, NDArray] = {}
 
@@ -215,7 +227,7 @@ def _refine(line: Line, low: float, high: float, settings: TraceSettings) -> NDA
     below = np.append(line.eta[(line.eta <= low) & (line.eta > floor)], low)
     edges = np.unique(np.append(below, max(floor, line.eta[0])))
     wanted: list[NDArray[np.float64]] = []
-    for left, right in zip(edges[:-1], edges[1:], strict=True):
+    for left, right in pairwise(edges):
         gap = np.log10(right / left)
         count = int(np.ceil(gap / settings.guard_spacing - 1e-9)) - 1
         if count > 0:
@@ -233,8 +245,9 @@ def _next_cells(
 ) -> NDArray[np.float64]:
     """Learning rates that this line still needs; empty when every boundary is settled or out of reach."""
     if line.eta.size == 0:
-        count = int(np.ceil(np.log10(span[1] / span[0]) / settings.coarse - 1e-9)) + 1
-        return np.geomspace(*span, count)
+        low = span[0] / 10 ** (settings.coarse * line.dither)
+        count = int(np.ceil(np.log10(span[1] / low) / settings.coarse - 1e-9)) + 1
+        return np.asarray(low * 10 ** (settings.coarse * np.arange(count)), dtype=np.float64)
     wanted: list[NDArray[np.float64]] = []
     for name in names:
         found = line.bracket(name, noise_free=noise_free, thresholds=thresholds)
@@ -285,7 +298,8 @@ def trace_boundaries(
     settings = settings or TraceSettings()
     for name in names:
         one_of("boundary", name, BOUNDARIES)
-    lines = [Line(float(g), int(s)) for s in seeds for g in gamma]
+    pairs = [(float(g), int(s)) for s in seeds for g in gamma]
+    lines = [Line(g, s, dither=(i * GOLDEN_RATIO) % 1.0) for i, (g, s) in enumerate(pairs)]
     for _ in range(settings.max_rounds):
         asked = [_next_cells(line, names, span(line.gamma), settings, noise_free, thresholds) for line in lines]
         sizes = [len(etas) for etas in asked]

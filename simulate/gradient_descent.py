@@ -35,10 +35,13 @@ def _powers(displacement: float, depth: int) -> tuple[float, float]:
 def _run_cell(
     gamma: float, eta: float, depth: int, steps: int, tail_steps: int, bound: float
 ) -> tuple[float, float, int, bool]:
-    """Run one cell; returns (tail loss, peak loss, steps run, diverged). MSE.
+    """Run one cell of the MSE map.
 
     A state that repeats exactly (a fixed point or a 2-cycle of the floating-point map) repeats for ever: the rest
     of the run is known and is not computed.
+
+    Returns:
+        (tail loss, peak loss, steps run, diverged).
     """
     displacement, before, rate = 0.0, np.nan, eta / gamma
     raw, power = _powers(displacement, depth)

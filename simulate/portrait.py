@@ -126,9 +126,7 @@ class PhasePortrait:
                 line = Line(float(gamma), int(seed))
                 column = self.data.isel(gamma=g, seed=s)
                 line.add(self.data["eta"].values, {str(k): v.values for k, v in column.data_vars.items()})
-                found = line.bracket(
-                    name, noise_free=bool(self.data.attrs["noise_free"]), thresholds=self.thresholds
-                )
+                found = line.bracket(name, noise_free=bool(self.data.attrs["noise_free"]), thresholds=self.thresholds)
                 if found is not None:
                     rows.append((float(gamma), int(seed), *found))
         return collect(name, rows)

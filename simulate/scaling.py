@@ -145,7 +145,9 @@ def fit_power_law(
     names, group = np.unique(seeds[inside], return_inverse=True)
     n_gamma = int(cluster.max()) + 1 if n else 0
     if n_gamma < 3:
-        return _undetermined(f"{n_gamma} γ in the window, at least 3 are needed for a slope", window, predicted, n, n_gamma)
+        return _undetermined(
+            f"{n_gamma} γ in the window, at least 3 are needed for a slope", window, predicted, n, n_gamma
+        )
 
     c = _slope_weights(x, group)
     slope = float(c @ y)

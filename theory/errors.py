@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 class InputError(ValueError):
     """A value that a user gave and that cannot be used.
 
-    The message is one line: the field, the value given, what is allowed. The command line prints it and exits with code 2.
+    The message is one line: the field, the value given, what is allowed. The command line prints it and exits with
+    code 2.
 
     Args:
         field: name of the argument, option or file that is wrong.
@@ -62,11 +63,11 @@ def positive_array(field: str, given: ArrayLike) -> NDArray[np.float64]:
     """
     try:
         values = np.asarray(given)
-        if values.dtype.kind not in "iuf":  # complex, text, booleans and objects are not silently converted
-            raise TypeError(values.dtype)
-        values = values.astype(np.float64)
     except (TypeError, ValueError):
-        raise InputError(field, given, "a positive finite number, or an array of them") from None
+        values = np.asarray(None)
+    if values.dtype.kind not in "iuf":  # complex, text, booleans and objects are not silently converted
+        raise InputError(field, given, "a positive finite number, or an array of them")
+    values = values.astype(np.float64)
     if values.size == 0:
         raise InputError(field, given, "at least one positive finite number")
     wrong = ~(np.isfinite(values) & (values > 0))

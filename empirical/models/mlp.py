@@ -2,8 +2,8 @@
 
 A stack holds the effective weights of C cells as a shared start and a displacement of each cell, V_ℓ = V_ℓ(0) + Δ_ℓ:
 lazy networks move by less than one unit in the last place of V a step, and Δ keeps what V would lose. Weights are
-(C, out, in) and activations (C, features, batch), so that every product is one matrix product over contiguous memory. The first layer sees the same batch in every cell of a
-seed: it is a single product of (C·N, d) with (d, batch).
+(C, out, in) and activations (C, features, batch), so that every product is one matrix product over contiguous memory.
+The first layer sees the same batch in every cell of a seed: it is a single product of (C·N, d) with (d, batch).
 
 The gradient of the loss with respect to F arrives multiplied by η; since backpropagation is linear the learning
 rate of each cell needs no further pass, and each weight is updated inside its own matrix product.

@@ -1,0 +1,255 @@
+"""Theory over simulation over experiment: portraits side by side, with boundaries, brackets and fitted slopes.
+
+One row a depth. Left, the toy's phase portrait with the exact boundaries and the simulated points; middle, the
+networks' with the same exact boundaries and the measured points; right, every measured boundary divided by the exact
+law, so that a power law that holds is a level line and what departs from it is seen at its size.
+"""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from numpy.typing import NDArray
+
+from empirical.trace import exact_law
+from paper_figures.style import (
+    BOUNDARY_COLOURS,
+    BOUNDARY_MARKS,
+    BOUNDARY_SYMBOLS,
+    INK,
+    OUTCOME_COLOURS,
+    QUIET,
+    TRAINED_MAP,
+    house_style,
+)
+from simulate import BoundaryPoints, Outcome, PhasePortrait, ScalingFit
+from theory import FitWindow
+
+LAW_DASHES = {"eta_min": (4, 2), "eta_crit": (1, 0), "eta_max": (1, 1.4)}
+"""The exact boundaries that are drawn, and how."""
+
+Fits = dict[tuple[str, str], ScalingFit]
+Points = dict[tuple[str, str], BoundaryPoints]
+
+
+def _edges(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Edges of log-spaced cells around grid points."""
+    log = np.log(points)
+    middle = (log[1:] + log[:-1]) / 2
+    return np.exp(np.concatenate([[2 * log[0] - middle[0]], middle, [2 * log[-1] - middle[-1]]]))
+
+
+def log_axes(ax: Axes) -> None:
+    """Logarithmic axes with a tick every other decade, written as powers of ten.
+
+    Args:
+        ax: the axes.
+    """
+    ax.set(xscale="log", yscale="log")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(base=100, numticks=30))
+        axis.set_minor_locator(NullLocator())
+
+
+def draw_portrait(ax: Axes, portrait: PhasePortrait) -> None:
+    """Fill axes with the outcomes of a portrait; trained cells are shaded by their final loss.
+
+    Args:
+        ax: the axes; both become logarithmic.
+        portrait: one depth, any number of seeds.
+    """
+    data = portrait.data
+    gamma, eta = _edges(data["gamma"].values), _edges(data["eta"].values)
+    outcome = portrait.most_common_outcome()
+    colours = ListedColormap([OUTCOME_COLOURS[o] for o in Outcome])
+    ax.pcolormesh(gamma, eta, outcome.T, cmap=colours, vmin=-0.5, vmax=len(Outcome) - 0.5, rasterized=True)
+    loss = np.clip(np.nanmin((data["final_loss"] / data["initial_loss"]).values, axis=-1, initial=1.0), 0, 1)
+    shaded = np.ma.masked_where(outcome != Outcome.TRAINED, loss)
+    ax.pcolormesh(gamma, eta, shaded.T, cmap=TRAINED_MAP, vmin=0.0, vmax=portrait.thresholds.level, rasterized=True)
+    log_axes(ax)
+    ax.set(xlim=(gamma[0], gamma[-1]), ylim=(eta[0], eta[-1]))
+
+
+def draw_laws(ax: Axes, gamma: NDArray[np.float64], depth: int, steps: int, level: float) -> None:
+    """Draw the exact boundaries.
+
+    Args:
+        ax: the axes.
+        gamma: where, ascending.
+        depth: weight layers L.
+        steps: budget T.
+        level: share of the initial loss that counts as trained.
+    """
+    for name, dashes in LAW_DASHES.items():
+        eta = exact_law(name, gamma, depth=depth, steps=steps, level=level)
+        ax.plot(gamma, eta, color="white", lw=3.0, alpha=0.65, zorder=3)
+        ax.plot(gamma, eta, color=BOUNDARY_COLOURS[name], lw=1.5, dashes=dashes, zorder=4)
+
+
+def draw_points(ax: Axes, points: BoundaryPoints, divide_by: NDArray[np.float64] | float = 1.0) -> None:
+    """Draw boundary points with their brackets.
+
+    Args:
+        ax: the axes.
+        points: the points.
+        divide_by: what η is divided by, a number or one value a point.
+    """
+    if len(points) == 0:
+        return
+    colour = BOUNDARY_COLOURS[points.name]
+    eta, low, high = (values / divide_by for values in (points.eta, points.eta_low, points.eta_high))
+    ax.errorbar(
+        points.gamma,
+        eta,
+        yerr=[eta - low, high - eta],
+        fmt=BOUNDARY_MARKS[points.name],
+        ms=4.2,
+        mfc=colour,
+        mec="white",
+        mew=0.6,
+        ecolor=colour,
+        elinewidth=1.1,
+        zorder=6,
+    )
+
+
+def slope_label(fit: ScalingFit) -> str:
+    """A fitted exponent with its interval, as a legend says it.
+
+    Args:
+        fit: the fit.
+
+    Returns:
+        Such as ``0.67 ± 0.03``, followed by a mark when the verdict is not ``consistent``.
+    """
+    mark = {"consistent": "", "inconsistent": " ✗", "undetermined": " ?"}[fit.verdict]
+    digits = 3 if fit.half_width < 0.0095 else 2
+    return f"{fit.exponent:.{digits}f} ± {fit.half_width:.{digits}f}{mark}"
+
+
+def slope_legend(ax: Axes, fits: Fits, regimes: tuple[str, ...] = ("lazy", "rich")) -> None:
+    """A legend of fitted slopes, one line a boundary: lazy, then rich.
+
+    Args:
+        ax: the axes.
+        fits: fits by (regime, boundary).
+        regimes: the order in which a line gives them.
+    """
+    handles, labels = [], []
+    for name in dict.fromkeys(boundary for _, boundary in fits):
+        parts = [slope_label(fits[r, name]) if (r, name) in fits else "—" for r in regimes]
+        handles.append(Line2D([], [], color=BOUNDARY_COLOURS[name], marker=BOUNDARY_MARKS[name], lw=0, mec="white"))
+        labels.append(f"${BOUNDARY_SYMBOLS[name]}$:  " + "  |  ".join(parts))
+    legend = ax.legend(
+        handles,
+        labels,
+        loc="upper left",
+        title="fitted slope, " + " | ".join(regimes),
+        title_fontsize=8,
+        handletextpad=0.2,
+        borderaxespad=0.4,
+        alignment="left",
+        frameon=True,
+        framealpha=0.88,
+        edgecolor="none",
+    )
+    legend.set_zorder(8)
+
+
+def draw_compensated(
+    ax: Axes, points: Points, fits: Fits, windows: dict[str, FitWindow], depth: int, steps: int, level: float
+) -> None:
+    """Measured boundaries divided by the exact law, with the fits and their windows.
+
+    Args:
+        ax: the axes.
+        points: points by (regime, boundary).
+        fits: fits by (regime, boundary).
+        windows: fit windows by regime.
+        depth: weight layers L.
+        steps: budget T.
+        level: share of the initial loss that counts as trained.
+    """
+    for regime, window in windows.items():
+        ax.axvspan(window.low, window.high, color="#eef1f4", zorder=0)
+        for name in BOUNDARY_COLOURS:
+            found, fit = points.get((regime, name)), fits.get((regime, name))
+            if found is not None:
+                draw_points(ax, found, exact_law(name, found.gamma, depth=depth, steps=steps, level=level))
+            if fit is not None and np.isfinite(fit.coefficient):
+                gamma = np.geomspace(*fit.window, 60)
+                ratio = fit(gamma) / exact_law(name, gamma, depth=depth, steps=steps, level=level)
+                ax.plot(gamma, ratio, color=BOUNDARY_COLOURS[name], lw=1.2, zorder=5)
+    ax.axhline(1, color=INK, lw=1.0, dashes=(4, 2))
+    ax.set(xscale="log", yscale="log")
+    ax.xaxis.set_major_locator(LogLocator(base=100, numticks=30))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
+
+
+def outcome_handles(portraits: list[PhasePortrait]) -> list[Patch]:
+    """Legend entries for the outcomes that occur.
+
+    Args:
+        portraits: where to look for them.
+
+    Returns:
+        One patch an outcome, in the order of their definition.
+    """
+    seen = np.unique(np.concatenate([p.data["outcome"].values.ravel() for p in portraits]))
+    shade = {Outcome.TRAINED: TRAINED_MAP(0.35)}
+    return [
+        Patch(
+            facecolor=shade.get(Outcome(o), OUTCOME_COLOURS[Outcome(o)]),
+            edgecolor=QUIET,
+            lw=0.4,
+            label=Outcome(o).label,
+        )
+        for o in seen
+    ]
+
+
+def portrait_figure(portrait: PhasePortrait, points: list[BoundaryPoints] | None = None) -> Figure:
+    """One portrait with the exact boundaries drawn on it.
+
+    Args:
+        portrait: toy or trained; its attributes say depth, steps and loss.
+        points: traced boundaries to draw; those read off the grid of a trained portrait when ``None``.
+
+    Returns:
+        The figure.
+    """
+    what = portrait.data.attrs
+    depth, steps, level = int(what["depth"]), int(what["steps"]), portrait.thresholds.level
+    gamma = portrait.data["gamma"].values
+    with house_style():
+        fig, ax = plt.subplots(figsize=(6.4, 5.2), layout="constrained")
+        draw_portrait(ax, portrait)
+        draw_laws(ax, np.geomspace(gamma[0], gamma[-1], 400), depth, steps, level)
+        for found in points if points is not None else []:
+            draw_points(ax, found)
+        ax.set(xlabel=r"feature-learning strength $\gamma$", ylabel=r"learning rate $\eta$")
+        ax.set_title(f"{what['arch']}, $L={depth}$, $T={steps:,}$".replace(",", r"{,}"))
+        laws = law_handles()
+        fig.legend(handles=outcome_handles([portrait]) + laws, loc="outside lower center", ncols=4)
+    return fig
+
+
+def law_handles() -> list[Line2D]:
+    """Legend entries for the exact boundaries.
+
+    Returns:
+        One line a boundary.
+    """
+    return [
+        Line2D([], [], color=BOUNDARY_COLOURS[n], dashes=d, lw=1.5, label=f"exact ${BOUNDARY_SYMBOLS[n]}$")
+        for n, d in LAW_DASHES.items()
+    ]
