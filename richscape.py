@@ -7,6 +7,7 @@ The four wings are also here by name, loaded when first used: ``richscape.theory
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from empirical.runners import Runner
+    from empirical.shard import TrainingConfig
     from empirical.store import RunDirectory
-    from empirical.sweep import TrainingConfig
     from simulate import BoundaryPoints, PhasePortrait
 
 WINGS = ("theory", "simulate", "empirical", "paper_figures")
@@ -32,11 +34,16 @@ def __getattr__(name: str) -> ModuleType:
     """Load a wing when it is first asked for, and see that it is ours: the names are common words."""
     if name not in WINGS:
         raise AttributeError(f"module 'richscape' has no attribute {name!r}")
-    module = importlib.import_module(name)
-    found, ours = Path(module.__file__ or "").resolve().parent, Path(__file__).resolve().parent / name
-    if found != ours:
-        raise ImportError(f"{name} was imported from {found}, which shadows richscape's own at {ours}")
-    return module
+    _check_origin(name)
+    return importlib.import_module(name)
+
+
+def _check_origin(name: str) -> None:
+    """See, without importing it, that a wing would come from beside this file."""
+    spec, ours = importlib.util.find_spec(name), Path(__file__).resolve().parent / name
+    found = None if spec is None or spec.origin is None else Path(spec.origin).resolve()
+    if found is None or found.parent != ours:
+        raise ImportError(f"{name} is found at {found}, which shadows richscape's own at {ours}")
 
 
 def _grid(field: str, given: tuple[float, float, int]) -> NDArray[np.float64]:
@@ -177,7 +184,8 @@ class Simulate:
         gamma, eta = _grid("gamma", self.gamma), _grid("eta", self.eta)
         positive_integer("--depth", self.depth)
         positive_integer("--steps", self.steps)
-        store = RunDirectory(self.out, {"command": "simulate"} | asdict(replace(self, out=Path())) | {"out": None})
+        config = {"command": "simulate"} | {name: value for name, value in asdict(self).items() if name != "out"}
+        store = RunDirectory(self.out, config)
         portrait = phase_portrait(loss=self.loss, depth=self.depth, gamma=gamma, eta=eta, steps=self.steps)
         identity = {"arch": "toy", "variant": "balanced", "depth": self.depth, "loss": self.loss, "optimizer": "gd"}
         _write_portrait(store, portrait, identity, ("eta_min", "eta_crit", "eta_fail", "eta_max", "eta_star"))
@@ -211,10 +219,12 @@ class _Networks:
     """Number of seeds, from 0."""
     device: str = "cpu"
     """Where to train: cpu, cuda, cuda:1, mps."""
+    workers: int | None = None
+    """Processes that train, one thread each; as many as cores when not given."""
 
     def training(self) -> TrainingConfig:
         """The training configuration, checked."""
-        from empirical.sweep import TrainingConfig
+        from empirical.shard import TrainingConfig
         from theory.errors import positive_integer
 
         positive_integer("--seeds", self.seeds)
@@ -225,7 +235,16 @@ class _Networks:
         """The run directory."""
         from empirical.store import RunDirectory
 
-        return RunDirectory(self.out, {"command": command} | asdict(replace(self, out=Path())) | {"out": None})
+        config = asdict(self)
+        for name in ("out", "workers"):  # nothing that is computed depends on these
+            del config[name]
+        return RunDirectory(self.out, {"command": command} | config)
+
+    def runner(self) -> Runner:
+        """Who trains."""
+        from empirical.runners import Runner, available_cores
+
+        return Runner(available_cores() if self.workers is None else self.workers)
 
     def identity(self) -> dict[str, Any]:
         """Columns that say what was run."""
@@ -242,17 +261,16 @@ class SweepCommand(_Networks):
 
     def run(self) -> None:
         """Train what is missing, then write the portrait."""
-        from empirical.sweep import Sweep, prepare_torch, sweep_portrait
+        from empirical.sweep import Sweep, sweep_portrait
 
         gamma, eta = _grid("gamma", self.gamma), _grid("eta", self.eta)
         training = self.training()
         store = self.store("sweep")
-        prepare_torch()
         total = len(gamma) * len(eta) * self.seeds * self.steps
-        with _Progress() as progress:
+        with self.runner() as runner, _Progress() as progress:
             progress.plan(total)
             progress.phase(f"{total // self.steps} networks", total)
-            sweep = Sweep(training, store, lambda _cells, steps, held: progress.advance(steps, held))
+            sweep = Sweep(training, store, lambda _cells, steps, held: progress.advance(steps, held), runner)
             portrait = sweep_portrait(sweep, gamma, eta, tuple(range(self.seeds)))
         _write_portrait(store, portrait, self.identity(), ("eta_min", "eta_crit", "eta_fail", "eta_max", "eta_star"))
 
@@ -270,7 +288,7 @@ class TraceCommand(_Networks):
         """Trace, write boundaries.csv and exponents.csv, print the fits."""
         import pandas as pd
 
-        from empirical.sweep import Sweep, prepare_torch
+        from empirical.sweep import Sweep
         from empirical.trace import (
             EXPONENT_COLUMNS,
             NETWORK_TRACE,
@@ -285,15 +303,16 @@ class TraceCommand(_Networks):
 
         gamma = _grid("gamma", self.gamma)
         positive_number("--resolution", self.resolution)
+        if not self.boundaries:
+            raise InputError("--boundaries", self.boundaries, "at least one boundary")
         training = self.training()
         store = self.store("trace")
-        prepare_torch()
         settings = replace(NETWORK_TRACE, resolution=self.resolution)
-        with _Progress() as progress:
+        with self.runner() as runner, _Progress() as progress:
             total = expected_cells(training, gamma, len(self.boundaries), self.seeds, settings) * self.steps
             progress.plan(total)
             progress.phase("boundaries", total)
-            sweep = Sweep(training, store, lambda _cells, steps, held: progress.advance(steps, held))
+            sweep = Sweep(training, store, lambda _cells, steps, held: progress.advance(steps, held), runner)
             traced = trace_networks(sweep, gamma, self.boundaries, seeds=self.seeds, settings=settings)
         rows: list[dict[str, Any]] = []
         law = {"depth": self.depth, "steps": self.steps, "level": training.thresholds.level, "loss": self.loss}
@@ -340,23 +359,25 @@ class Compare:
     """Data stream, in place of the preset's."""
     device: str = "cpu"
     """Where to train: cpu, cuda, cuda:1, mps."""
+    workers: int | None = None
+    """Processes that train, one thread each; as many as cores when not given."""
 
     def run(self) -> None:
         """Compute what is missing, then draw and report."""
         from rich.console import Console
 
         from empirical.compare import PRESETS, compare, save
+        from empirical.runners import available_cores
         from empirical.store import RunDirectory
-        from empirical.sweep import prepare_torch
         from paper_figures.report import render, summary, terminal_table
 
         names = ("depths", "width", "steps", "seeds", "data")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         config = replace(PRESETS[self.preset], device=self.device, **given)
         store = RunDirectory(self.out, config.describe())
-        prepare_torch()
         with _Progress() as progress:
-            comparison = compare(config, store, progress)
+            workers = available_cores() if self.workers is None else self.workers
+            comparison = compare(config, store, progress, workers)
         save(comparison, store)
         render(comparison, store)
         console = Console()
@@ -376,6 +397,7 @@ def _write_portrait(
     from empirical.sweep import save_portrait
     from empirical.trace import boundary_rows
     from paper_figures.overlay import portrait_figure
+    from paper_figures.style import house_style
 
     save_portrait(store, portrait)
     points: list[BoundaryPoints] = [portrait.boundary(name) for name in boundaries]
@@ -383,8 +405,9 @@ def _write_portrait(
     table = pd.concat([boundary_rows(found, steps, **identity) for found in points])
     store.write("boundaries.csv", table.to_csv(index=False, float_format="%.10g"))
     figure = portrait_figure(portrait)
-    store.write_with("portrait.png", lambda path: figure.savefig(path, metadata={"Software": None}))
-    store.write_with("portrait.svg", lambda path: figure.savefig(path, metadata={"Date": None}))
+    with house_style():  # resolution, fonts and the salt of an SVG's names are looked up when it is saved
+        store.write_with("portrait.png", lambda path: figure.savefig(path, metadata={"Software": None}))
+        store.write_with("portrait.svg", lambda path: figure.savefig(path, metadata={"Date": None}))
     plt.close(figure)
     counts = {name: len(found) for name, found in zip(boundaries, points, strict=True)}
     print("boundary points on the grid: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
@@ -403,6 +426,12 @@ Command = (
 def main() -> None:
     """Run the command line; bad input ends in one line and exit code 2, an interrupt in exit code 130."""
     command = tyro.cli(Command, prog="richscape", description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    try:
+        for name in WINGS:
+            _check_origin(name)
+    except ImportError as error:
+        print(f"richscape: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     from theory.errors import InputError
 
     try:

@@ -23,8 +23,10 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from empirical.runners import Runner
+from empirical.shard import TrainingConfig
 from empirical.store import RunDirectory
-from empirical.sweep import Sweep, TrainingConfig, save_portrait, sweep_portrait
+from empirical.sweep import Sweep, save_portrait, sweep_portrait
 from empirical.trace import (
     EXPONENT_COLUMNS,
     LAW_OF,
@@ -304,10 +306,12 @@ def _toy_family(depth: int, config: CompareConfig) -> Family:
     return Family("toy", "balanced", depth, windows, points, _fits(depth, config, windows, points), portrait)
 
 
-def _trained_family(depth: int, config: CompareConfig, store: RunDirectory | None, progress: Progress) -> Family:
+def _trained_family(
+    depth: int, config: CompareConfig, store: RunDirectory | None, progress: Progress, runner: Runner
+) -> Family:
     windows = {regime: config.window(depth, regime) for regime in REGIMES}
     training = config.training(depth)
-    sweep = Sweep(training, store, lambda _cells, steps, held: progress.advance(steps, held))
+    sweep = Sweep(training, store, lambda _cells, steps, held: progress.advance(steps, held), runner)
 
     points: dict[tuple[str, str], BoundaryPoints] = {}
     for regime, window in windows.items():
@@ -324,13 +328,14 @@ def _trained_family(depth: int, config: CompareConfig, store: RunDirectory | Non
     return Family(training.arch, variant, depth, windows, points, _fits(depth, config, windows, points), portrait)
 
 
-def compare(config: CompareConfig, store: RunDirectory | None, progress: Progress) -> Comparison:
+def compare(config: CompareConfig, store: RunDirectory | None, progress: Progress, workers: int = 1) -> Comparison:
     """Run a comparison, or go on with one.
 
     Args:
         config: what to run.
         store: directory that keeps what was computed; nothing is kept when ``None``.
         progress: is told how far the run is.
+        workers: processes that train; the results do not depend on it.
 
     Returns:
         Everything that was found, toy and trained.
@@ -343,7 +348,8 @@ def compare(config: CompareConfig, store: RunDirectory | None, progress: Progres
         expected += grid + sum(config.trace_cells(depth, gamma) for gamma in gammas)
     progress.plan(expected * config.steps)
     toy = tuple(_toy_family(depth, config) for depth in config.depths)
-    trained = tuple(_trained_family(depth, config, store, progress) for depth in config.depths)
+    with Runner(workers) as runner:
+        trained = tuple(_trained_family(depth, config, store, progress, runner) for depth in config.depths)
     return Comparison(config, toy, trained)
 
 

@@ -67,7 +67,7 @@ def log_spaced_steps(steps: int, points: int = 40) -> NDArray[np.int64]:
     Returns:
         Ascending steps from 0 to T − 1 without repeats.
     """
-    return np.unique(np.append(0, np.round(np.geomspace(1, max(steps, 2), points)).astype(np.int64) - 1))
+    return np.unique(np.round(np.geomspace(1, max(steps, 2), points)).astype(np.int64).clip(max=steps) - 1)
 
 
 def torch_device(name: str) -> torch.device:

@@ -17,7 +17,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,9 @@ from theory.errors import InputError
 MANIFEST = "manifest.json"
 FORMAT = 1
 """Version of the shard format; part of every shard's name, so that an older file is never misread."""
+
+SHOWN = 8
+"""Differences between two configurations that a message spells out."""
 
 
 def canonical_json(value: Any) -> str:
@@ -109,6 +111,8 @@ def source_revision() -> str:
     here = Path(__file__).resolve().parent
     try:
         git = ["git", "-C", str(here)]
+        # a package installed below somebody else's checkout must not report that one's commit
+        subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=True)
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         status = subprocess.run(
             [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
@@ -118,21 +122,22 @@ def source_revision() -> str:
     return commit + ("+changes" if status.stdout.strip() else "")
 
 
+_ABSENT = object()
+
+
+def _shown(value: Any) -> str:
+    """A value of a configuration, short enough for a message of one line."""
+    text = "absent" if value is _ABSENT else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Fields in which two configurations differ, one line each."""
+    """Fields in which two configurations differ, one line each; plain values before nested ones."""
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(old.keys() | new.keys())
-        absent = object()
-        lines: list[str] = []
-        for key in keys:
-            a, b = old.get(key, absent), new.get(key, absent)
-            name = f"{path}.{key}" if path else str(key)
-            if a is absent or b is absent:
-                lines.append(f"{name}: {'absent' if a is absent else a} there, {'absent' if b is absent else b} here")
-            else:
-                lines += _differences(a, b, name)
-        return lines
-    return [] if old == new else [f"{path}: {old} there, {new} here"]
+        pairs = {str(key): (old.get(key, _ABSENT), new.get(key, _ABSENT)) for key in old.keys() | new.keys()}
+        order = sorted(pairs, key=lambda key: (any(isinstance(side, dict) for side in pairs[key]), key))
+        return [line for key in order for line in _differences(*pairs[key], f"{path}.{key}" if path else key)]
+    return [] if old == new else [f"{path}: {_shown(old)} there, {_shown(new)} here"]
 
 
 class RunDirectory:
@@ -180,7 +185,9 @@ class RunDirectory:
         try:
             there = json.loads(file.read_text())
             config, packages = there["config"], there["packages"]
-        except (OSError, ValueError, KeyError, TypeError):
+            if not isinstance(config, dict):
+                raise TypeError(type(config))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise InputError(
                 "--out",
                 str(file),
@@ -188,10 +195,11 @@ class RunDirectory:
             ) from None
         differing = _differences(config, self.config)
         if differing:
+            more = [f"and {len(differing) - SHOWN} more"] if len(differing) > SHOWN else []
             raise InputError(
                 "--out",
                 str(self.path),
-                "new, or a run with the same configuration; it differs in " + "; ".join(differing),
+                "new, or a run with the same configuration; it differs in " + "; ".join(differing[:SHOWN] + more),
             )
         for line in _differences(packages, environment()["packages"], "packages"):
             self.notice(f"notice: continuing {self.path} with another version: {line}")
@@ -224,7 +232,7 @@ class RunDirectory:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             reason = "" if str(arrays.pop("digest")) == _digest(arrays) else "its content does not match its checksum"
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+        except Exception as error:  # damage shows as zlib.error, NotImplementedError, TypeError, … wherever it fell
             reason = str(error) or type(error).__name__
         if reason:
             self.notice(f"notice: {path} is truncated or foreign ({reason}); computing it again")

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from empirical.sweep import Sweep, TrainingConfig
+from empirical.shard import TrainingConfig
+from empirical.sweep import Sweep
 from simulate import BoundaryPoints, ScalingFit, TraceSettings, fit_power_law, trace_boundaries
 from theory import FitWindow, ToyModel
 

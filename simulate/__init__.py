@@ -6,6 +6,7 @@ comparison a comparison.
 
 from simulate.boundary import BOUNDARIES, BoundaryPoints, TraceSettings, find_bracket, trace_boundaries
 from simulate.gradient_descent import run_gradient_descent
+from simulate.gradient_flow import Trajectory, gradient_flow
 from simulate.outcomes import OUTCOME_NAMES, CellResults, Outcome, Thresholds, classify
 from simulate.portrait import PhasePortrait, phase_portrait
 from simulate.scaling import ScalingFit, fit_power_law
@@ -21,9 +22,11 @@ __all__ = [
     "ScalingFit",
     "Thresholds",
     "TraceSettings",
+    "Trajectory",
     "classify",
     "find_bracket",
     "fit_power_law",
+    "gradient_flow",
     "phase_portrait",
     "run_gradient_descent",
     "trace_boundaries",

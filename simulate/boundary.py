@@ -25,6 +25,9 @@ GOLDEN_RATIO = 0.6180339887498949
 the boundary at the same place of its bracket on every line; the errors of all brackets then agree, and a drift of the
 boundary shows as one jump of a whole bracket. Dithered, they are as independent as the fit takes them to be."""
 
+FATAL = (Outcome.DEAD, Outcome.DIVERGED)
+FAILED = (Outcome.UNSTABLE, *FATAL)
+
 RunCells = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]], CellResults]
 """Runs cells given as three arrays (γ, η, seed) of one length."""
 
@@ -118,9 +121,9 @@ def find_bracket(
     elif name == "eta_crit":
         band, failed = trained, ~trained
     elif name == "eta_fail":
-        band, failed = trained, np.isin(outcome, (Outcome.UNSTABLE, Outcome.DEAD, Outcome.DIVERGED))
+        band, failed = trained, np.isin(outcome, FAILED)
     else:
-        band, failed = np.ones(len(outcome), dtype=bool), np.isin(outcome, (Outcome.DEAD, Outcome.DIVERGED))
+        band, failed = np.ones(len(outcome), dtype=bool), np.isin(outcome, FATAL)
     start = int(np.argmax(band))
     if not band.any() or not failed[start:].any():
         return None
@@ -201,7 +204,7 @@ class TraceSettings:
     guard_span: float = 0.25
     guard_spacing: float = 0.06
     extend: float = 3.0
-    max_rounds: int = 16
+    max_rounds: int = 100
 
     def __post_init__(self) -> None:
         for name in ("coarse", "resolution", "guard_span", "guard_spacing"):
@@ -243,8 +246,17 @@ def _next_cells(
     noise_free: bool,
     thresholds: Thresholds,
 ) -> NDArray[np.float64]:
-    """Learning rates that this line still needs; empty when every boundary is settled or out of reach."""
+    """Choose the next cells of a line.
+
+    Returns:
+        Learning rates that it still needs; empty when every boundary is settled or out of reach.
+
+    Raises:
+        InputError: a span that does not ascend.
+    """
     if line.eta.size == 0:
+        if not 0 < span[0] < span[1]:
+            raise InputError("span", span, "(low, high) with 0 < low < high")
         low = span[0] / 10 ** (settings.coarse * line.dither)
         count = int(np.ceil(np.log10(span[1] / low) / settings.coarse - 1e-9)) + 1
         return np.asarray(low * 10 ** (settings.coarse * np.arange(count)), dtype=np.float64)
@@ -256,8 +268,7 @@ def _next_cells(
         elif found is None:
             lowest, highest = line.eta[0], line.eta[-1]
             # The band lies to one side or the other: a scan that has already met a failure needs smaller η.
-            outcome = line._cells["outcome"]
-            failing = np.isin(outcome, (Outcome.UNSTABLE, Outcome.DEAD, Outcome.DIVERGED)).any()
+            failing = np.isin(line._cells["outcome"], FATAL if name == "eta_max" else FAILED).any()
             if (failing or name == "eta_min") and lowest > span[0] / 10**settings.extend * (1 + 1e-9):
                 wanted.append(lowest / 10 ** (settings.coarse * np.arange(1, 5)))
             elif not failing and highest < span[1] * 10**settings.extend * (1 - 1e-9):
@@ -294,6 +305,9 @@ def trace_boundaries(
 
     Returns:
         The points of each boundary; a line whose boundary was not met within reach has none.
+
+    Raises:
+        InputError: an unknown boundary, or a span that does not ascend.
     """
     settings = settings or TraceSettings()
     for name in names:

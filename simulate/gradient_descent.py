@@ -15,7 +15,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from simulate.outcomes import DEFAULT_THRESHOLDS, CellResults, Thresholds, classify
-from theory.errors import one_of, positive_array, positive_integer
+from theory.errors import InputError, one_of, positive_array, positive_integer
 
 LOSSES = ("mse",)
 
@@ -100,12 +100,15 @@ def run_gradient_descent(
         One entry a cell; ``final_accuracy`` is NaN, since the model has no classes.
 
     Raises:
-        InputError: a γ or η that is not positive, L or T below 1, an unknown loss.
+        InputError: a γ or η that is not positive, lengths that differ, L or T below 1, an unknown loss.
     """
     one_of("loss", loss, LOSSES)
     positive_integer("depth", depth)
     positive_integer("steps", steps)
-    gamma, eta = np.broadcast_arrays(positive_array("gamma", gamma).ravel(), positive_array("eta", eta).ravel())
+    gamma, eta = positive_array("gamma", gamma).ravel(), positive_array("eta", eta).ravel()
+    if gamma.size != eta.size and 1 not in {gamma.size, eta.size}:
+        raise InputError("eta", eta.size, f"a single value, or as many as gamma has ({gamma.size})")
+    gamma, eta = np.broadcast_arrays(gamma, eta)
     gamma, eta = np.ascontiguousarray(gamma), np.ascontiguousarray(eta)
     tail, peak = np.empty(gamma.size), np.empty(gamma.size)
     steps_run, diverged = np.empty(gamma.size, dtype=np.int64), np.empty(gamma.size, dtype=np.bool_)

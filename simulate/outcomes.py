@@ -105,7 +105,7 @@ def classify(
         tail: mean excess loss over the tail.
         peak: largest excess loss seen.
         initial: excess loss before the first step, L₀.
-        diverged: the run left the finite numbers or the divergence threshold.
+        diverged: the run passed the divergence threshold; a non-finite tail or peak has diverged in any case.
         dead: no hidden unit is active at the end; ``None`` when there are no such units.
         thresholds: the numbers in the definitions.
 
@@ -121,7 +121,7 @@ def classify(
     ).astype(np.int8)
     if dead is not None:
         out[dead] = Outcome.DEAD
-    out[diverged | ~np.isfinite(tail)] = Outcome.DIVERGED
+    out[diverged | ~np.isfinite(tail) | ~np.isfinite(peak)] = Outcome.DIVERGED
     return out
 
 

@@ -148,7 +148,7 @@ class PhasePortrait:
             group: NetCDF group; the root when ``None``.
             mode: ``"w"`` for a new file, ``"a"`` to add a group.
         """
-        self.data.to_netcdf(path, mode=mode, group=group, engine="h5netcdf")  # type: ignore[call-overload]
+        self.data.to_netcdf(path, mode=mode, group=group, engine="netcdf4")  # type: ignore[call-overload]
 
     @classmethod
     def load(cls, path: Path | str, *, group: str | None = None) -> PhasePortrait:
@@ -162,13 +162,18 @@ class PhasePortrait:
             The portrait, in memory.
 
         Raises:
-            InputError: not a readable NetCDF file, or one without the variables of a portrait.
+            InputError: not a readable NetCDF file, or one without the variables and attributes of a portrait.
         """
         try:
-            data = xr.load_dataset(path, group=group, engine="h5netcdf")
+            data = xr.load_dataset(path, group=group, engine="netcdf4")
         except (OSError, ValueError, KeyError) as error:
             raise InputError("portrait", str(path), f"a readable NetCDF phase portrait ({error})") from None
         missing = [name for name in (*_LONG_NAMES, *_DIMS) if name not in data.variables]
+        missing += [
+            k
+            for k in ("noise_free", *(f"threshold_{k}" for k in Thresholds.__dataclass_fields__))
+            if k not in data.attrs
+        ]
         if missing:
             raise InputError("portrait", str(path), f"a phase portrait; this file lacks {', '.join(missing)}")
         return cls(data)

@@ -2,9 +2,9 @@
 
 The interval has two parts, added in quadrature:
 
-- scatter: all seeds see the same γ, so a departure from the power law at one γ is shared between them. Residuals are
-  therefore summed over the seeds of a γ before they are squared (errors clustered by γ), with
-  (number of γ) − 2 degrees of freedom: more seeds never make up for too few γ;
+- scatter: all seeds see the same γ, so a departure from the power law at one γ is shared between them, and seeds may
+  disagree about the slope. The variance is therefore clustered by γ and by seed, with (number of γ) − 2 degrees of
+  freedom at most: more seeds never make up for too few γ;
 - brackets: a boundary lies anywhere in its bracket, so each point carries the variance w²/12 of a uniform law, w the
   bracket's width in ln η.
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
@@ -83,6 +84,62 @@ def _slope_weights(x: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[
     return centred / total if total > 0 else np.full_like(x, np.nan)
 
 
+def _scatter_variance(
+    c: NDArray[np.float64],
+    residual: NDArray[np.float64],
+    cluster: NDArray[np.int64],
+    group: NDArray[np.int64],
+    freedom: int,
+) -> float:
+    """Variance of the slope Σ c·y from residuals that may be common to a γ, to a seed, or to neither.
+
+    Returns:
+        The largest of: clustered by γ; the same with equal scatter at every γ (exact for one seed); and the two-way
+        form of Cameron, Gelbach and Miller (2011), by γ plus by seed less by point, which sees seeds that disagree.
+    """
+    size = np.bincount(cluster)
+    factor = len(size) / freedom
+    by_gamma = float(np.sum(np.bincount(cluster, weights=c * residual) ** 2)) * factor
+    mean = np.bincount(cluster, weights=residual) / size
+    even = float(np.sum(mean**2)) / freedom * float(np.sum(np.bincount(cluster, weights=c) ** 2))
+    two_way, seeds = 0.0, int(group.max()) + 1
+    if seeds > 1:
+        by_seed = float(np.sum(np.bincount(group, weights=c * residual) ** 2)) * seeds / (seeds - 1)
+        two_way = by_gamma + by_seed - float(np.sum((c * residual) ** 2))
+    return max(by_gamma, even, two_way)
+
+
+def _points(
+    gamma: ArrayLike,
+    eta: ArrayLike,
+    eta_low: ArrayLike | None,
+    eta_high: ArrayLike | None,
+    seed: ArrayLike | None,
+    law: ArrayLike | None,
+) -> pd.DataFrame:
+    """The points as checked columns of one length.
+
+    Returns:
+        One row a point.
+
+    Raises:
+        InputError: as ``fit_power_law``.
+    """
+    gammas = positive_array("gamma", gamma).ravel()
+    etas = positive_array("eta", eta).ravel()
+    columns = {"gamma": gammas, "eta": etas}
+    for name, given in (("eta_low", eta_low), ("eta_high", eta_high)):
+        columns[name] = etas if given is None else positive_array(name, given).ravel()
+    columns["law"] = np.ones(len(gammas)) if law is None else positive_array("law", law).ravel()
+    columns["seed"] = np.zeros(len(gammas), dtype=np.int64) if seed is None else np.asarray(seed).ravel()
+    for name, values in columns.items():
+        if len(values) != len(gammas):
+            raise InputError(name, len(values), f"as long as gamma ({len(gammas)} points)")
+    if (columns["eta_low"] > columns["eta_high"]).any():
+        raise InputError("eta_low", "above eta_high", "at most eta_high at every point")
+    return pd.DataFrame(columns)
+
+
 def _undetermined(
     reason: str, window: tuple[float, float], predicted: float, n: int, n_gamma: int, slope: float = np.nan
 ) -> ScalingFit:
@@ -120,64 +177,58 @@ def fit_power_law(
         confidence: level of the interval.
 
     Returns:
-        The fit. Fewer than three γ give no interval and no slope that deserves one: the verdict is ``undetermined``
-        and says why, and nothing is raised, since an empty window is a finding.
+        The fit. Where the points leave no degree of freedom there is no interval: the verdict is ``undetermined`` and
+        says why, and nothing is raised, since an empty window is a finding.
 
     Raises:
-        InputError: a γ or η that is not positive, shapes that differ, or a window with low ≥ high.
+        InputError: a γ or η that is not positive, shapes that differ, a bracket with low above high, a window with
+            low ≥ high, or a confidence outside (0, 1).
     """
-    gammas, etas = positive_array("gamma", gamma).ravel(), positive_array("eta", eta).ravel()
-    lows = etas if eta_low is None else positive_array("eta_low", eta_low).ravel()
-    highs = etas if eta_high is None else positive_array("eta_high", eta_high).ravel()
-    seeds = np.zeros(len(gammas), dtype=np.int64) if seed is None else np.asarray(seed).ravel()
-    laws = None if law is None else positive_array("law", law).ravel()
-    for name, values in (("eta", etas), ("eta_low", lows), ("eta_high", highs), ("seed", seeds), ("law", laws)):
-        if values is not None and len(values) != len(gammas):
-            raise InputError(name, len(values), f"as long as gamma ({len(gammas)} points)")
-    window = (float(gammas.min()), float(gammas.max())) if window is None else (float(window[0]), float(window[1]))
-    if not 0 < window[0] < window[1]:
+    if not 0 < confidence < 1:
+        raise InputError("confidence", confidence, "between 0 and 1, such as 0.95")
+    if window is not None and not 0 < window[0] < window[1]:
         raise InputError("window", window, "(low, high) with 0 < low < high")
-
+    if np.size(gamma) == 0:
+        return _undetermined("no points", window or (np.nan, np.nan), predicted, 0, 0)
+    points = _points(gamma, eta, eta_low, eta_high, seed, law)
+    low, high = window or (float(points["gamma"].min()), float(points["gamma"].max()))
     slack = 1 + 1e-9  # a grid point on the edge of the window is inside, whatever the last bit says
-    inside = (gammas >= window[0] / slack) & (gammas <= window[1] * slack)
-    x, y, n = np.log(gammas[inside]), np.log(etas[inside]), int(inside.sum())
-    _, cluster = np.unique(x, return_inverse=True)
-    names, group = np.unique(seeds[inside], return_inverse=True)
-    n_gamma = int(cluster.max()) + 1 if n else 0
-    if n_gamma < 3:
-        return _undetermined(
-            f"{n_gamma} γ in the window, at least 3 are needed for a slope", window, predicted, n, n_gamma
-        )
+    points = points[(points["gamma"] >= low / slack) & (points["gamma"] <= high * slack)]
+    met = len(points), points["gamma"].nunique()
+    # a seed with one point fixes its own intercept and says nothing about the slope
+    points = points[points.groupby("seed")["seed"].transform("size") > 1]
+    x, y = np.log(points["gamma"].to_numpy()), np.log(points["eta"].to_numpy())
+    _, cluster = np.unique(np.round(x, 9), return_inverse=True)
+    names, group = np.unique(points["seed"].to_numpy(), return_inverse=True)
+    n, n_gamma = len(x), len(np.unique(cluster))
+    freedom = min(n_gamma - 2, n - len(names) - 1)
+    if freedom < 1:
+        reason = f"{met[0]} points at {met[1]} γ in the window leave no degree of freedom for an interval"
+        return _undetermined(reason, (low, high), predicted, *met)
 
     c = _slope_weights(x, group)
     slope = float(c @ y)
     intercepts = np.bincount(group, weights=y - slope * x) / np.bincount(group)
     residual = y - slope * x - intercepts[group]
-    # cluster-robust variance with the small-sample factor that makes it exact for one seed and even scatter
-    shared = np.bincount(cluster, weights=c * residual)
-    even = np.bincount(cluster, weights=residual) / np.bincount(cluster)
-    centred_weight = np.bincount(cluster, weights=c)
-    robust = float(np.sum(shared**2)) * n_gamma / (n_gamma - 2)
-    homogeneous = float(np.sum(even**2)) / (n_gamma - 2) * float(np.sum(centred_weight**2))
-    brackets = float(np.sum(c**2 * np.log(highs[inside] / lows[inside]) ** 2)) / 12
-    half = float(stats.t.ppf(0.5 + confidence / 2, n_gamma - 2)) * np.sqrt(max(robust, homogeneous) + brackets)
+    widths = np.log(points["eta_high"].to_numpy() / points["eta_low"].to_numpy())
+    brackets = float(np.sum((c * widths) ** 2)) / 12
+    variance = _scatter_variance(c, residual, cluster, group, freedom) + brackets
+    half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * np.sqrt(variance)
 
-    predicted_window = float(predicted) if laws is None else float(c @ np.log(laws[inside]))
+    predicted_window = float(predicted) if law is None else float(c @ np.log(points["law"].to_numpy()))
     reason = ""
     if n_gamma < LEAST_GAMMAS:
         reason = f"{n_gamma} γ in the window, fewer than {LEAST_GAMMAS}"
     elif half > WIDEST_HALF_WIDTH:
         reason = f"half-width {half:.2f}, above {WIDEST_HALF_WIDTH}"
-    if reason:
-        verdict = "undetermined"
     elif np.isnan(predicted_window):
-        verdict, reason = "undetermined", "no prediction to compare with"
-    else:
-        verdict = "consistent" if abs(slope - predicted_window) <= half else "inconsistent"
+        reason = "no prediction to compare with"
+    held = abs(slope - predicted_window) <= half
+    verdict = "undetermined" if reason else ("consistent" if held else "inconsistent")
     return ScalingFit(
         exponent=slope,
         interval=(slope - half, slope + half),
-        window=window,
+        window=(low, high),
         verdict=verdict,
         predicted=float(predicted),
         predicted_window=predicted_window,

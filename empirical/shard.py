@@ -1,0 +1,224 @@
+"""One block of cells: a pure function of (configuration, cells) that knows nothing of who calls it.
+
+A loop, a pool of processes or a cluster run the same function and get the same numbers: each block trains on one
+thread, so that no sum depends on how many cores there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from empirical.data import DATA_SETS, DataStream, data_stream
+from empirical.ensemble import DTYPES, Ensemble, EnsembleResult, log_spaced_steps, torch_device
+from empirical.models import MLP
+from simulate import CellResults, Thresholds
+from theory.errors import one_of, positive_integer
+
+ARCHITECTURES = ("mlp",)
+NETWORK_LOSSES = ("mse",)
+OPTIMIZERS = ("gd",)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that the result of a cell depends on, besides its γ, η and seed.
+
+    Attributes:
+        depth: weight layers L.
+        arch: ``mlp``.
+        width: hidden width N.
+        data: name of the data stream.
+        image_size: side of the images in pixels.
+        batch_size: examples in a batch.
+        loss: ``mse``, on one-hot targets.
+        optimizer: ``gd``: plain stochastic gradient descent.
+        steps: budget T.
+        dtype: ``auto`` (float32, float64 where γ < 1e-4), ``float32`` or ``float64``.
+        device: where to train.
+        thresholds: the numbers in the definitions of the outcomes.
+    """
+
+    depth: int
+    arch: str = "mlp"
+    width: int = 64
+    data: str = "fashion-mnist-deformed"
+    image_size: int = 14
+    batch_size: int = 64
+    loss: str = "mse"
+    optimizer: str = "gd"
+    steps: int = 1000
+    dtype: str = "auto"
+    device: str = "cpu"
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "width", "batch_size", "steps"):
+            positive_integer(name, getattr(self, name))
+        one_of("arch", self.arch, ARCHITECTURES)
+        one_of("data", self.data, DATA_SETS)
+        one_of("loss", self.loss, NETWORK_LOSSES)
+        one_of("optimizer", self.optimizer, OPTIMIZERS)
+        one_of("dtype", self.dtype, ("auto", *DTYPES))
+        torch_device(self.device)
+        self.stream(0)  # raises on a bad image size
+
+    def stream(self, seed: int) -> DataStream:
+        """Data stream of a seed.
+
+        Args:
+            seed: non-negative integer.
+
+        Returns:
+            The stream.
+        """
+        return data_stream(self.data, self.batch_size, seed, size=self.image_size)
+
+    def spec(self) -> MLP:
+        """The architecture.
+
+        Returns:
+            Its specification, sized for the data.
+        """
+        stream = self.stream(0)
+        return MLP(self.depth, self.width, stream.input_dim, stream.num_classes)
+
+
+class _RememberedStream:
+    """A stream that keeps the batches it has made: every block of a run asks for the same ones again."""
+
+    def __init__(self, stream: DataStream) -> None:
+        self.stream = stream
+        self._batches: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        if step not in self._batches:
+            self._batches[step] = self.stream(step)
+        return self._batches[step]
+
+    def test_set(self) -> tuple[Tensor, Tensor]:
+        return self.stream.test_set()
+
+
+REMEMBERED_BYTES = 400e6
+"""Batches are remembered only while all of them, for the seeds of a run, take less memory than this."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Cells that train as one ensemble.
+
+    Attributes:
+        config: what is trained.
+        dtype: ``float32`` or ``float64``.
+        gamma: feature-learning strengths.
+        eta: learning rates before the width multiplier.
+        seed: seeds.
+    """
+
+    config: TrainingConfig
+    dtype: str
+    gamma: tuple[float, ...]
+    eta: tuple[float, ...]
+    seed: tuple[int, ...]
+
+    def key(self) -> dict[str, Any]:
+        """Everything that the result depends on.
+
+        Returns:
+            JSON-ready, the key of the block's shard.
+        """
+        return asdict(self)
+
+
+@lru_cache(maxsize=64)
+def _stream(config: TrainingConfig, seed: int) -> _RememberedStream | DataStream:
+    stream = config.stream(seed)
+    size = 4 * config.steps * stream.batch_size * (stream.input_dim + stream.num_classes)
+    return _RememberedStream(stream) if size < REMEMBERED_BYTES else stream
+
+
+def train_block(block: Block) -> EnsembleResult:
+    """Train the cells of a block.
+
+    Args:
+        block: what to train.
+
+    Returns:
+        Their results, in the order of the cells.
+    """
+    config = block.config
+    with reproducible_torch(config.device):
+        ensemble = Ensemble(
+            config.spec(),
+            np.array(block.gamma),
+            np.array(block.eta),
+            np.array(block.seed, dtype=np.int64),
+            stream=lambda seed: _stream(config, seed),
+            dtype=block.dtype,
+            device=config.device,
+            thresholds=config.thresholds,
+        )
+        return ensemble.run(config.steps, log_spaced_steps(config.steps))
+
+
+_CURVES = ("curve_steps", "loss_curve", "accuracy_curve")
+
+
+def to_arrays(result: EnsembleResult) -> dict[str, NDArray]:
+    """Flatten a result into the arrays of a shard.
+
+    Args:
+        result: of one block.
+
+    Returns:
+        Arrays by name.
+    """
+    return result.cells.fields() | {name: getattr(result, name) for name in _CURVES}
+
+
+def from_arrays(arrays: dict[str, NDArray]) -> EnsembleResult:
+    """Build a result from the arrays of a shard.
+
+    Args:
+        arrays: as ``to_arrays`` gives them.
+
+    Returns:
+        The result.
+    """
+    cells = {name: values for name, values in arrays.items() if name not in _CURVES}
+    return EnsembleResult(CellResults(**cells), *(arrays[name] for name in _CURVES))
+
+
+@contextmanager
+def reproducible_torch(device: str) -> Iterator[None]:
+    """Settings under which two runs of a block agree: one thread, deterministic kernels, no TF32, no denormal stalls.
+
+    Args:
+        device: where the block trains; threads are left alone unless it is the CPU.
+
+    Yields:
+        Nothing; the settings that were there come back.
+    """
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.set_flush_denormal(True)
+    if torch_device(device).type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn

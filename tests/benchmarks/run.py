@@ -1,0 +1,18 @@
+"""Prints every benchmark table: `make bench`. Ratios are what to read; seconds are those of one machine on one day."""
+
+from __future__ import annotations
+
+import os
+
+# one thread for everybody, set before the libraries load
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+
+import ensemble
+import startup
+from common import environment
+
+print("# Benchmarks\n")
+print(environment() + "\n")
+print("## Start-up\n\n" + startup.table() + "\n")
+print("## Ensemble of MLPs\n\n" + ensemble.table())
