@@ -332,7 +332,7 @@ class TraceCommand(_Networks):
         fits = pd.DataFrame(rows, columns=EXPONENT_COLUMNS)
         store.write("exponents.csv", fits.to_csv(index=False, float_format="%.10g"))
         shown = points_table[["seed", "boundary", "gamma", "eta", "eta_low", "eta_high"]]
-        print(shown.to_string(index=False, float_format="%.4g"))
+        print(shown.to_string(index=False, float_format="%.4g") if len(shown) else "no boundary was met")
         if rows:
             kept = ["boundary", "regime", "predicted_window", "fitted", "ci_low", "ci_high", "n_points", "verdict"]
             print(fits[kept].to_string(index=False, float_format="%.3f"))
@@ -380,7 +380,7 @@ class Compare:
             comparison = compare(config, store, progress, workers)
         save(comparison, store)
         render(comparison, store)
-        console = Console()
+        console = Console(width=None if sys.stdout.isatty() else 100)
         console.print(terminal_table(comparison))
         console.print(summary(comparison))
         written = sorted(path.name for path in store.path.iterdir() if path.is_file() and path.name[0] != ".")

@@ -106,8 +106,8 @@ class CompareConfig:
             positive_number(name, getattr(self, name))
         if self.gamma_low >= self.gamma_high:
             raise InputError("gamma_low, gamma_high", (self.gamma_low, self.gamma_high), "ascending: LO < HI")
-        if not self.depths:
-            raise InputError("depths", self.depths, "at least one depth")
+        if not self.depths or len(set(self.depths)) < len(self.depths):
+            raise InputError("depths", self.depths, "one or more different depths")
         for depth in self.depths:
             positive_integer("depth", depth)
             self.training(depth)

@@ -108,8 +108,8 @@ class _RememberedStream:
         return self.stream.test_set()
 
 
-REMEMBERED_BYTES = 400e6
-"""Batches are remembered only while all of them, for the seeds of a run, take less memory than this."""
+REMEMBERED_BYTES = 150e6
+"""The batches of a stream are remembered only while all that a run needs take less memory than this."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +139,16 @@ class Block:
         return asdict(self)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4)
+def _remembered(stream: DataStream) -> _RememberedStream:
+    return _RememberedStream(stream)
+
+
 def _stream(config: TrainingConfig, seed: int) -> _RememberedStream | DataStream:
+    """The stream of a seed, the same one for every depth; a few are remembered, if they are small enough."""
     stream = config.stream(seed)
     size = 4 * config.steps * stream.batch_size * (stream.input_dim + stream.num_classes)
-    return _RememberedStream(stream) if size < REMEMBERED_BYTES else stream
+    return _remembered(stream) if size < REMEMBERED_BYTES else stream
 
 
 def train_block(block: Block) -> EnsembleResult:

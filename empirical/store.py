@@ -46,9 +46,9 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _digest(arrays: Mapping[str, NDArray]) -> str:
-    """Hash of names, types, shapes and bytes."""
-    sha = hashlib.sha256()
+def _digest(arrays: Mapping[str, NDArray], place: str = "") -> str:
+    """Hash of names, types, shapes and bytes, and of the file that they belong in."""
+    sha = hashlib.sha256(place.encode())
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         sha.update(f"{name}{array.dtype.str}{array.shape}".encode())
@@ -231,7 +231,11 @@ class RunDirectory:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-            reason = "" if str(arrays.pop("digest")) == _digest(arrays) else "its content does not match its checksum"
+            reason = (
+                ""
+                if str(arrays.pop("digest")) == _digest(arrays, path.name)
+                else "its content does not match its checksum"
+            )
         except Exception as error:  # damage shows as zlib.error, NotImplementedError, TypeError, … wherever it fell
             reason = str(error) or type(error).__name__
         if reason:
@@ -247,8 +251,9 @@ class RunDirectory:
             arrays: the result.
         """
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, digest=np.array(_digest(arrays)), **dict(arrays))  # type: ignore[arg-type]
-        write_atomically(self.shard_path(key), buffer.getvalue())
+        path = self.shard_path(key)
+        np.savez_compressed(buffer, digest=np.array(_digest(arrays, path.name)), **dict(arrays))  # type: ignore[arg-type]
+        write_atomically(path, buffer.getvalue())
 
     def write(self, name: str, content: bytes | str) -> Path:
         """Write one of the files that users read.

@@ -40,6 +40,8 @@ Points = dict[tuple[str, str], BoundaryPoints]
 
 def _edges(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Edges of log-spaced cells around grid points."""
+    if len(points) == 1:  # a single cell has no neighbours to share its edges with: one decade
+        return points[0] * np.array([10**-0.5, 10**0.5])
     log = np.log(points)
     middle = (log[1:] + log[:-1]) / 2
     return np.exp(np.concatenate([[2 * log[0] - middle[0]], middle, [2 * log[-1] - middle[-1]]]))
@@ -129,7 +131,7 @@ def slope_label(fit: ScalingFit) -> str:
         Such as ``0.67 ± 0.03``, followed by a mark when the verdict is not ``consistent``.
     """
     mark = {"consistent": "", "inconsistent": " ✗", "undetermined": " ?"}[fit.verdict]
-    digits = 3 if fit.half_width < 0.0095 else 2
+    digits = int(np.clip(np.ceil(-np.log10(max(fit.half_width, 1e-9)) - 0.02), 2, 4))
     return f"{fit.exponent:.{digits}f} ± {fit.half_width:.{digits}f}{mark}"
 
 
@@ -186,7 +188,19 @@ def draw_compensated(
                 gamma = np.geomspace(*fit.window, 60)
                 ratio = fit(gamma) / exact_law(name, gamma, depth=depth, steps=steps, level=level)
                 ax.plot(gamma, ratio, color=BOUNDARY_COLOURS[name], lw=1.2, zorder=5)
+        ax.annotate(
+            f"{regime} window",
+            (float(np.sqrt(window.low * window.high)), 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, -4),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            color=QUIET,
+            fontsize=8,
+        )
     ax.axhline(1, color=INK, lw=1.0, dashes=(4, 2))
+    ax.annotate("exact law", (0.5, 1), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points")
     ax.set(xscale="log", yscale="log")
     ax.xaxis.set_major_locator(LogLocator(base=100, numticks=30))
     ax.xaxis.set_minor_locator(NullLocator())

@@ -5,16 +5,17 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 from jinja2 import Environment, StrictUndefined
-from rich.markup import escape
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from empirical.compare import Comparison, Family
 from empirical.store import RunDirectory
 from paper_figures.comparison import comparison_figure
+from paper_figures.style import house_style
 from simulate import ScalingFit
 
 FIGURE = "comparison"
@@ -63,22 +64,27 @@ def summary(comparison: Comparison) -> str:
     Returns:
         How the networks' fitted slopes of ``eta_crit`` compare with 2 and 2/L.
     """
-    parts, verdicts = [], []
-    for family in comparison.trained:
-        for regime, limit in (("lazy", "2"), ("rich", f"2/{family.depth}")):
-            fit = family.fits.get((regime, "eta_crit"))
-            if fit is not None:
-                parts.append(f"L = {family.depth} {regime}: {fit.exponent:.3f} ± {fit.half_width:.3f} (law {limit})")
-                verdicts.append(fit.verdict)
-    held = sum(verdict == "consistent" for verdict in verdicts)
+    found = [
+        (family, regime, fit)
+        for family in comparison.trained
+        for (regime, boundary), fit in family.fits.items()
+        if boundary == "eta_crit"
+    ]
+    if not found:
+        return "No eta_crit was met on the fit windows."
+    slopes = "; ".join(
+        f"L = {family.depth} {regime} {fit.exponent:.3f} ± {fit.half_width:.3f} (limit {fit.predicted:.3f})"
+        for family, regime, fit in found
+    )
+    held = sum(fit.verdict == "consistent" for _, _, fit in found)
     return (
-        f"Fitted slopes of the networks' eta_crit. {'; '.join(parts)}. "
-        f"{held} of {len(verdicts)} intervals hold the slope of the exact toy law over the same points."
+        f"Slopes of the networks' eta_crit: {slopes}. "
+        f"{held} of {len(found)} intervals hold the slope of the exact toy law over the same points."
     )
 
 
 def terminal_table(comparison: Comparison) -> Table:
-    """The fits as a table for the terminal.
+    """The fits as a table that fits 80 columns.
 
     Args:
         comparison: what was found.
@@ -87,27 +93,24 @@ def terminal_table(comparison: Comparison) -> Table:
         A ``rich`` table.
     """
     colours = {"consistent": "green", "inconsistent": "red", "undetermined": "yellow"}
-    table = Table(title="Fitted exponents, 95 % intervals", title_justify="left")
-    for heading in ("network", "L", "boundary", "regime", "limit", "exact law", "fitted", "interval", "n", "verdict"):
-        table.add_column(
-            heading, justify="left" if heading in {"network", "boundary", "regime", "verdict"} else "right"
-        )
-    for row in table_rows(comparison):
-        if row["first"]:
-            table.add_section()
-        names = (
-            "network",
-            "depth",
-            "boundary",
-            "regime",
-            "predicted",
-            "predicted_window",
-            "fitted",
-            "interval",
-            "n_points",
-        )
-        verdict = f"[{colours[row['verdict']]}]{row['verdict']}[/]"
-        table.add_row(*(escape(str(row[name])) for name in names), verdict)
+    table = Table(title="Fitted exponents, 95 % intervals", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("", "L", "boundary", "regime", "limit", "law", "fitted", "n", "verdict"):
+        side: Literal["left", "right"] = "left" if heading in {"", "boundary", "regime", "verdict"} else "right"
+        table.add_column(heading, justify=side, no_wrap=True)
+    for family in (*comparison.toy, *comparison.trained):
+        table.add_section()
+        for (regime, boundary), fit in family.fits.items():
+            table.add_row(
+                family.arch,
+                str(family.depth),
+                boundary,
+                regime,
+                f"{fit.predicted:.3f}",
+                f"{fit.predicted_window:.3f}",
+                f"{fit.exponent:.3f} ± {fit.half_width:.3f}",
+                str(fit.n_points),
+                f"[{colours[fit.verdict]}]{fit.verdict}[/]",
+            )
     return table
 
 
@@ -124,8 +127,9 @@ def render(comparison: Comparison, store: RunDirectory) -> list[Path]:
     config = comparison.config
     figure = comparison_figure(comparison)
     # fixed metadata: the same numbers give the same bytes
-    png = store.write_with(f"{FIGURE}.png", lambda path: figure.savefig(path, metadata={"Software": None}))
-    svg = store.write_with(f"{FIGURE}.svg", lambda path: figure.savefig(path, metadata={"Date": None}))
+    with house_style():
+        png = store.write_with(f"{FIGURE}.png", lambda path: figure.savefig(path, metadata={"Software": None}))
+        svg = store.write_with(f"{FIGURE}.svg", lambda path: figure.savefig(path, metadata={"Date": None}))
     plt.close(figure)
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     thresholds = config.thresholds

@@ -23,7 +23,9 @@ BOUNDARIES = ("eta_min", "eta_crit", "eta_fail", "eta_max", "eta_star")
 GOLDEN_RATIO = 0.6180339887498949
 """Step of the low-discrepancy sequence that dithers the scans. A scan that starts at a fixed multiple of the law puts
 the boundary at the same place of its bracket on every line; the errors of all brackets then agree, and a drift of the
-boundary shows as one jump of a whole bracket. Dithered, they are as independent as the fit takes them to be."""
+boundary shows as one jump of a whole bracket. Scans are shifted by this sequence in units of the final resolution, so
+that bracket errors are as independent as the fit takes them to be. (In units of the coarse step the sequence aliases
+with the resolution, 0.5 · 0.618 = 30.9 · 0.01, and draws a slope of its own.)"""
 
 FATAL = (Outcome.DEAD, Outcome.DIVERGED)
 FAILED = (Outcome.UNSTABLE, *FATAL)
@@ -137,7 +139,7 @@ class Line:
     Args:
         gamma: feature-learning strength.
         seed: seed.
-        dither: share of a coarse step, in [0, 1), by which the first scan of a trace starts lower.
+        dither: share of the final resolution, in [0, 1), by which the first scan of a trace starts lower.
     """
 
     def __init__(self, gamma: float, seed: int, dither: float = 0.0) -> None:
@@ -257,7 +259,7 @@ def _next_cells(
     if line.eta.size == 0:
         if not 0 < span[0] < span[1]:
             raise InputError("span", span, "(low, high) with 0 < low < high")
-        low = span[0] / 10 ** (settings.coarse * line.dither)
+        low = span[0] / 10 ** (settings.resolution * line.dither)
         count = int(np.ceil(np.log10(span[1] / low) / settings.coarse - 1e-9)) + 1
         return np.asarray(low * 10 ** (settings.coarse * np.arange(count)), dtype=np.float64)
     wanted: list[NDArray[np.float64]] = []

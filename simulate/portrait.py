@@ -125,7 +125,7 @@ class PhasePortrait:
             for g, gamma in enumerate(self.data["gamma"].values):
                 line = Line(float(gamma), int(seed))
                 column = self.data.isel(gamma=g, seed=s)
-                line.add(self.data["eta"].values, {str(k): v.values for k, v in column.data_vars.items()})
+                line.add(self.data["eta"].values, {name: column[name].values for name in _LONG_NAMES})
                 found = line.bracket(name, noise_free=bool(self.data.attrs["noise_free"]), thresholds=self.thresholds)
                 if found is not None:
                     rows.append((float(gamma), int(seed), *found))

@@ -24,8 +24,8 @@ class InputError(ValueError):
     def __init__(self, field: str, given: Any, allowed: str) -> None:
         self.field, self.given, self.allowed = field, given, allowed
         shown = repr(given)
-        if len(shown) > 80:
-            shown = shown[:77] + "..."
+        if len(shown) > 120:  # the ends of a path say most
+            shown = shown[:57] + " ... " + shown[-57:]
         super().__init__(f"{field} = {shown}: must be {allowed}")
 
 

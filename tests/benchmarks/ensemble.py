@@ -1,6 +1,6 @@
 """Cell-steps per second of the ensemble, a plain PyTorch loop and JAX's `jit(vmap(scan))`, one thread each.
 
-All see the same pre-drawn batches, so that the price of data is the same for all (and is given apart). The plain loop is
+All see the same pre-drawn batches, so that the price of data is the same for all (it is given apart). The plain loop is
 what published code does: one network at a time, autograd, an SGD step.
 """
 

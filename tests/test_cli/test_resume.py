@@ -27,7 +27,7 @@ def copy(swept, tmp_path):
 
 
 @pytest.fixture
-def no_training(monkeypatch):
+def no_training(monkeypatch, swept, traced):
     def refuse(*_args, **_kwargs):
         raise AssertionError("a network was trained again")
 

@@ -61,8 +61,15 @@ def test_time_to_eta_min_is_the_budget():
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"gamma": 0.0}, "gamma"), ({"eta": -1.0}, "eta"), ({"t_end": float("nan")}, "t_end"), ({"depth": 0}, "depth")]
-    + [({"points": 1}, "points"), ({"loss": "hinge"}, "loss"), ({"rtol": 0.0}, "rtol")],
+    [
+        ({"gamma": 0.0}, "gamma"),
+        ({"eta": -1.0}, "eta"),
+        ({"t_end": float("nan")}, "t_end"),
+        ({"depth": 0}, "depth"),
+        ({"points": 1}, "points"),
+        ({"loss": "hinge"}, "loss"),
+        ({"rtol": 0.0}, "rtol"),
+    ],
 )
 def test_bad_input_names_the_field(change, field):
     with pytest.raises(InputError) as caught:
