@@ -319,7 +319,7 @@ class TraceCommand(_Networks):
         ends = (float(gamma[0]), float(gamma[-1]))
         for regime in ("lazy", "rich"):
             try:
-                window = fit_window("eta_crit", self.depth, regime, self.steps, 0.02, 20.0, ends)
+                window = fit_window("eta_crit", self.depth, regime, self.steps, 0.005 if regime == "lazy" else 0.02, 20.0, ends)
             except InputError as error:
                 print(f"no {regime} fit: {error}", file=sys.stderr)
                 continue

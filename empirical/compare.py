@@ -63,7 +63,9 @@ class CompareConfig:
         gamma_low: least γ.
         gamma_high: largest γ.
         window_points: γ in each fit window.
-        tolerance: a window ends where the exact local exponent is this far from its limit.
+        lazy_tolerance: a lazy window ends where the exact local exponent is this far from its limit.
+        rich_tolerance: a rich window begins there. The lazy one can be, and is, smaller: nothing closes the plane on
+            that side, and a fit with an interval of ± 0.004 would otherwise resolve the toy's own first correction.
         margin: least ``eta_crit / eta_min`` in a rich window.
         boundaries: boundaries traced on networks.
         portrait_gammas: points of the networks' portrait along γ.
@@ -87,7 +89,8 @@ class CompareConfig:
     gamma_low: float = 1e-4
     gamma_high: float = 1e4
     window_points: int = 8
-    tolerance: float = 0.02
+    lazy_tolerance: float = 0.005
+    rich_tolerance: float = 0.02
     margin: float = 20.0
     boundaries: tuple[str, ...] = ("eta_min", "eta_crit", "eta_fail")
     portrait_gammas: int = 17
@@ -102,7 +105,7 @@ class CompareConfig:
         for name in ("seeds", "portrait_gammas", "portrait_etas", "toy_portrait_gammas", "toy_portrait_etas"):
             positive_integer(name, getattr(self, name))
         positive_integer("window_points", self.window_points, least=3)
-        for name in ("gamma_low", "gamma_high", "tolerance", "margin"):
+        for name in ("gamma_low", "gamma_high", "lazy_tolerance", "rich_tolerance", "margin"):
             positive_number(name, getattr(self, name))
         if self.gamma_low >= self.gamma_high:
             raise InputError("gamma_low, gamma_high", (self.gamma_low, self.gamma_high), "ascending: LO < HI")
@@ -141,7 +144,7 @@ class CompareConfig:
             depth,
             "lazy" if regime == "lazy" else "rich",
             self.steps,
-            tolerance=self.tolerance,
+            tolerance=self.lazy_tolerance if regime == "lazy" else self.rich_tolerance,
             margin=self.margin,
             gamma_range=(self.gamma_low, self.gamma_high),
             level=self.thresholds.level,
