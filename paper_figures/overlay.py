@@ -151,7 +151,7 @@ def slope_legend(ax: Axes, fits: Fits, regimes: tuple[str, ...] = ("lazy", "rich
     legend = ax.legend(
         handles,
         labels,
-        loc="upper left",
+        loc="lower right",  # where nothing trains
         title="fitted slope, " + " | ".join(regimes),
         title_fontsize=8,
         handletextpad=0.2,
@@ -204,6 +204,7 @@ def draw_compensated(
     ax.set(xscale="log", yscale="log")
     ax.xaxis.set_major_locator(LogLocator(base=100, numticks=30))
     ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_ylim(top=1.5 * ax.get_ylim()[1])  # room for the names of the windows
     ax.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_locator(NullLocator())
