@@ -293,12 +293,13 @@ class TraceCommand(_Networks):
             EXPONENT_COLUMNS,
             NETWORK_TRACE,
             boundary_rows,
+            default_window,
             expected_cells,
             exponent_row,
             fit_boundary,
             trace_networks,
         )
-        from theory import InputError, fit_window
+        from theory import InputError
         from theory.errors import positive_number
 
         gamma = _grid("gamma", self.gamma)
@@ -319,7 +320,7 @@ class TraceCommand(_Networks):
         ends = (float(gamma[0]), float(gamma[-1]))
         for regime in ("lazy", "rich"):
             try:
-                window = fit_window("eta_crit", self.depth, regime, self.steps, 0.005 if regime == "lazy" else 0.02, 20.0, ends)
+                window = default_window(self.depth, regime, self.steps, ends)
             except InputError as error:
                 print(f"no {regime} fit: {error}", file=sys.stderr)
                 continue

@@ -30,8 +30,12 @@ from empirical.sweep import Sweep, save_portrait, sweep_portrait
 from empirical.trace import (
     EXPONENT_COLUMNS,
     LAW_OF,
+    LAZY_TOLERANCE,
+    MARGIN,
     NETWORK_TRACE,
+    RICH_TOLERANCE,
     boundary_rows,
+    default_window,
     exact_law,
     expected_cells,
     exponent_row,
@@ -39,7 +43,7 @@ from empirical.trace import (
     trace_networks,
 )
 from simulate import BoundaryPoints, PhasePortrait, ScalingFit, Thresholds, TraceSettings, phase_portrait, trace_toy
-from theory import FitWindow, InputError, fit_window
+from theory import FitWindow, InputError
 from theory.errors import one_of, positive_integer, positive_number
 
 REGIMES = ("lazy", "rich")
@@ -89,9 +93,9 @@ class CompareConfig:
     gamma_low: float = 1e-4
     gamma_high: float = 1e4
     window_points: int = 8
-    lazy_tolerance: float = 0.005
-    rich_tolerance: float = 0.02
-    margin: float = 20.0
+    lazy_tolerance: float = LAZY_TOLERANCE
+    rich_tolerance: float = RICH_TOLERANCE
+    margin: float = MARGIN
     boundaries: tuple[str, ...] = ("eta_min", "eta_crit", "eta_fail")
     portrait_gammas: int = 17
     portrait_etas: int = 25
@@ -139,14 +143,14 @@ class CompareConfig:
         Returns:
             The window, clipped to the γ of this configuration.
         """
-        return fit_window(
-            "eta_crit",
+        return default_window(
             depth,
-            "lazy" if regime == "lazy" else "rich",
+            regime,
             self.steps,
-            tolerance=self.lazy_tolerance if regime == "lazy" else self.rich_tolerance,
+            (self.gamma_low, self.gamma_high),
+            lazy_tolerance=self.lazy_tolerance,
+            rich_tolerance=self.rich_tolerance,
             margin=self.margin,
-            gamma_range=(self.gamma_low, self.gamma_high),
             level=self.thresholds.level,
         )
 

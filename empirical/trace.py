@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from empirical.shard import TrainingConfig
 from empirical.sweep import Sweep
 from simulate import BoundaryPoints, ScalingFit, TraceSettings, fit_power_law, trace_boundaries
-from theory import FitWindow, ToyModel
+from theory import FitWindow, ToyModel, fit_window
+from theory.errors import one_of
 
 LAW_OF = {"eta_min": "eta_min", "eta_crit": "eta_crit", "eta_fail": "eta_crit", "eta_max": "eta_max"}
 """The law that each measured boundary is held against: where a run starts to fail follows eta_crit's."""
@@ -62,6 +63,57 @@ def asymptotic_exponent(boundary: str, regime: str, depth: int) -> float:
     if regime == "lazy":
         return 2.0
     return 1.0 if boundary == "eta_min" else 2.0 / depth
+
+
+LAZY_TOLERANCE = 0.005
+"""A lazy window ends where the exact local exponent is this far from its limit. Nothing closes the plane on that side,
+so it can be small: a fit good to 0.004 would otherwise resolve the toy's own first correction, which networks do not
+share."""
+
+RICH_TOLERANCE = 0.02
+"""A rich window begins where the exact local exponent is this close to its limit."""
+
+MARGIN = 20.0
+"""Least ``eta_crit / eta_min`` in a rich window: it stays this far below the apex of the triangle."""
+
+
+def default_window(
+    depth: int,
+    regime: str,
+    steps: int,
+    gamma_range: tuple[float, float],
+    *,
+    lazy_tolerance: float = LAZY_TOLERANCE,
+    rich_tolerance: float = RICH_TOLERANCE,
+    margin: float = MARGIN,
+    level: float = 0.9,
+) -> FitWindow:
+    """Fit window for networks, from theory alone.
+
+    Args:
+        depth: weight layers L.
+        regime: ``lazy`` or ``rich``.
+        steps: budget T.
+        gamma_range: least and largest γ at hand.
+        lazy_tolerance: distance of the exact local exponent from its limit at the end of a lazy window.
+        rich_tolerance: the same at the beginning of a rich one.
+        margin: least ``eta_crit / eta_min`` in a rich window.
+        level: share of the initial loss that counts as trained.
+
+    Returns:
+        The window; an ``InputError`` says why when there is none.
+    """
+    lazy = one_of("regime", regime, ("lazy", "rich")) == "lazy"
+    return fit_window(
+        "eta_crit",
+        depth,
+        "lazy" if lazy else "rich",
+        steps,
+        tolerance=lazy_tolerance if lazy else rich_tolerance,
+        margin=margin,
+        gamma_range=gamma_range,
+        level=level,
+    )
 
 
 def trace_networks(

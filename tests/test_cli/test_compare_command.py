@@ -112,8 +112,8 @@ def test_toy_and_network_are_fitted_on_windows_that_theory_chose(compared):
     assert set(fits["verdict"]) <= {"consistent", "inconsistent", "undetermined"}
 
     windows = json.loads((place / "manifest.json").read_text())["config"]["fit_windows"]["depth 2"]
-    for regime in ("lazy", "rich"):
-        chosen = fit_window("eta_crit", 2, regime, 30, tolerance=0.02, margin=20.0, gamma_range=(1e-4, 1e4))
+    for regime, tolerance in (("lazy", 0.005), ("rich", 0.02)):
+        chosen = fit_window("eta_crit", 2, regime, 30, tolerance=tolerance, margin=20.0, gamma_range=(1e-4, 1e4))
         assert (windows[regime]["low"], windows[regime]["high"]) == (chosen.low, chosen.high)
         assert windows[regime]["reason"] == chosen.reason
         rows = fits[fits["regime"] == regime]
