@@ -153,7 +153,7 @@ class MLPStack:
             weight, active = self.weights[layer], self._activations[layer - 1]
             below = torch.bmm(weight.transpose(1, 2), gradient)
             self.displacement[layer].baddbmm_(gradient, active.transpose(1, 2), alpha=-scales[layer].learning_rate)
-            gradient = torch.where(active > 0, below, 0.0)
+            gradient = torch.ops.aten.threshold_backward(below, active, 0)  # zero where the unit is off, in one pass
         first = self.displacement[0]
         columns = first.shape[2]
         for part, x in zip(self._input_sections(), self._inputs, strict=True):

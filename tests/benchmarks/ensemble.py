@@ -69,7 +69,7 @@ def loop_rate(spec: MLP, batches: Remembered, steps: int, networks: int = 2) -> 
 
 
 def jax_rate(spec: MLP, batches: Remembered, steps: int):  # type: ignore[no-untyped-def]
-    """Returns a function that measures, compiled beforehand; JAX is held to one thread by XLA_FLAGS in run.py."""
+    """Returns a function that measures, compiled beforehand; JAX is held to one core by run.py."""
     import jax
     import jax.numpy as jnp
 
@@ -122,8 +122,8 @@ def table(rounds: int = 5, steps: int = 100) -> str:
         lines.append(row(depth, *shown, f"{ours / loop:.1f}×", f"{ours / peer:.1f}×"))
     lines.append("")
     lines.append(
-        f"Width {WIDTH}, batch {BATCH}, {SIZE}×{SIZE} inputs, {CELLS} cells, {steps} steps, one thread each; medians "
-        f"(range) of {rounds} alternating rounds. Drawing one batch takes {statistics.median(data):.2f} ms."
+        f"Width {WIDTH}, batch {BATCH}, {SIZE}×{SIZE} inputs, {CELLS} cells, {steps} steps, one core each; "
+        f"medians (range) of {rounds} alternating rounds. Drawing one batch takes {statistics.median(data):.2f} ms."
     )
     return "\n".join(lines)
 

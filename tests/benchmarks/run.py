@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 
-# one thread for everybody, set before the libraries load
+# one thread and one core for everybody, set before the libraries load; flags alone do not hold XLA to one
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 import ensemble
 import startup
