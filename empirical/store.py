@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from theory.errors import InputError
 
 MANIFEST = "manifest.json"
+DERIVED = ("fit_windows.",)
 FORMAT = 1
 """Version of the shard format; part of every shard's name, so that an older file is never misread."""
 
@@ -194,6 +195,8 @@ class RunDirectory:
                 "a readable manifest; this one is truncated or foreign: move it away or use another --out",
             ) from None
         differing = _differences(config, self.config)
+        # what follows from the other fields is named only when it alone differs
+        differing = [line for line in differing if not line.startswith(DERIVED)] or differing
         if differing:
             more = [f"and {len(differing) - SHOWN} more"] if len(differing) > SHOWN else []
             raise InputError(

@@ -252,7 +252,8 @@ def portrait_figure(portrait: PhasePortrait, points: list[BoundaryPoints] | None
         for found in points if points is not None else []:
             draw_points(ax, found)
         ax.set(xlabel=r"feature-learning strength $\gamma$", ylabel=r"learning rate $\eta$")
-        ax.set_title(f"{what['arch']}, $L={depth}$, $T={steps:,}$".replace(",", r"{,}"))
+        budget = f"{steps:,}".replace(",", "{,}")
+        ax.set_title(f"{what['arch']}, $L={depth}$, $T={budget}$")
         laws = law_handles()
         fig.legend(handles=outcome_handles([portrait]) + laws, loc="outside lower center", ncols=4)
     return fig
