@@ -57,8 +57,10 @@ class CatapultPrediction:
 
     Args:
         scaled_rate: k₀ = ηλ₀.
-        regime: "monotone" (k₀ < 2), "catapult" (2 < k₀ < 4), "divergent" (k₀ > 4) or "edge": for γ ≪ 1 and κ ≪ γ.
-        can_settle: whether a stable minimum exists, that is η|γ+κ|/γ² < 1; exact at every γ.
+        regime: "monotone" (k₀ < 2), "catapult" (2 < k₀ < 4), "divergent" (k₀ > 4) or "edge": for γ ≪ 1 and
+            |κ| ≪ γ²λ₀/2.
+        can_settle: whether a stable minimum exists, that is η|γ+κ|/γ² < 1; exact at every γ. Without one a run can end at
+            f = 1 only by landing on it exactly (as one step at ηλ₀ = 1, κ = 0 does).
         peak_loss_low: bound from below on the largest loss, leading order in γ ≪ 1; ``nan`` outside "catapult".
         peak_loss_high: bound from above, likewise.
         final_kernel_low: 2|γ+κ|/γ², the kernel of the flattest minimum; exact at every γ.
@@ -98,17 +100,19 @@ def _real_array(field: str, given: ArrayLike) -> FloatArray:
     return values.astype(np.float64)
 
 
+def _broadcast(*arrays: FloatArray) -> tuple[FloatArray, ...]:
+    try:
+        return tuple(np.broadcast_arrays(*arrays))
+    except ValueError:
+        raise InputError("kernel", tuple(array.shape for array in arrays), "of shapes that fit together") from None
+
+
 def _start(eta: ArrayLike, gamma: ArrayLike, kernel: ArrayLike, overlap: ArrayLike) -> tuple[FloatArray, ...]:
     arrays = (
         positive_array("eta", eta), positive_array("gamma", gamma),
         positive_array("kernel", kernel), _real_array("overlap", overlap),
     )  # fmt: skip
-    try:
-        rate, strength, lam, kappa = np.broadcast_arrays(*arrays)
-    except ValueError:
-        raise InputError(
-            "kernel", tuple(array.shape for array in arrays), "of shapes that broadcast together"
-        ) from None
+    rate, strength, lam, kappa = _broadcast(*arrays)
     # 1e-12: a start with u = v sits on the bound up to rounding
     wrong = ~(np.abs(kappa) <= strength**2 * lam / 2 * (1 + 1e-12))
     if wrong.any():
@@ -132,10 +136,11 @@ def catapult_map(
         The next f and λ, float64, in the broadcast shape.
 
     Raises:
-        InputError: η or γ not positive and finite, or any argument not real.
+        InputError: η or γ not positive and finite, any argument not real, or shapes that do not broadcast.
     """
     outputs, lam, kappa = _real_array("output", output), _real_array("kernel", kernel), _real_array("overlap", overlap)
     rate, strength = positive_array("eta", eta), positive_array("gamma", gamma)
+    outputs, lam, kappa, rate, strength = _broadcast(outputs, lam, kappa, rate, strength)
     with np.errstate(over="ignore", invalid="ignore"):  # escaping runs overflow, which is their result
         residual, product = outputs - 1.0, outputs + kappa / strength
         c = rate * residual / strength

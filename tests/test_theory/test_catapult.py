@@ -171,6 +171,7 @@ def test_shapes_broadcast_and_overflow_stays():
         (lambda: catapult_map(0.0, 1.0, eta=1, gamma=np.inf), "gamma"),
         (lambda: catapult_map("a", 1.0, eta=1, gamma=1), "output"),
         (lambda: catapult_map(0.0, [1j], eta=1, gamma=1), "kernel"),
+        (lambda: catapult_map([0.0, 1.0], [1.0, 1.0, 1.0], eta=1, gamma=1), "kernel"),
         (lambda: catapult_run(eta=1, gamma=1, kernel=-1.0, steps=3), "kernel"),
         (lambda: catapult_run(eta=1, gamma=1, kernel=1.0, steps=0), "steps"),
         (lambda: catapult_run(eta=1, gamma=1, kernel=1.0, steps=3, overlap=0.6), "overlap"),
