@@ -59,7 +59,7 @@ class CatapultPrediction:
         scaled_rate: k₀ = ηλ₀.
         regime: "monotone" (k₀ < 2), "catapult" (2 < k₀ < 4), "divergent" (k₀ > 4) or "edge": for γ ≪ 1 and
             |κ| ≪ γ²λ₀/2.
-        can_settle: whether a stable minimum exists, that is η|γ+κ|/γ² < 1; exact at every γ. Without one a run can end at
+        can_settle: whether a stable minimum exists, that is η|γ+κ|/γ² < 1; exact at every γ. Without one a run ends at
             f = 1 only by landing on it exactly (as one step at ηλ₀ = 1, κ = 0 does).
         peak_loss_low: bound from below on the largest loss, leading order in γ ≪ 1; ``nan`` outside "catapult".
         peak_loss_high: bound from above, likewise.
