@@ -129,12 +129,11 @@ class Derive:
 
     def run(self) -> None:
         """Print the table, then the derivation; a falsified step ends in exit code 1."""
-        from empirical.store import write_atomically
         from theory import FalsifiedStepError, ToyModel
         from theory.derivation import chapters
         from theory.document import Chapter, Document, boundary_table, steps_text, table_text
         from theory.errors import positive_integer
-        from theory.rendering import checked_suffix, render
+        from theory.rendering import checked_suffix, save
 
         if self.depth is not None:
             positive_integer("--depth", self.depth)
@@ -150,7 +149,7 @@ class Derive:
             print(steps_text(derivation.title, done[-1].results), flush=True)
         document = Document(done[0].title, tuple(done), table)
         if self.out is not None:
-            write_atomically(self.out, render(document, self.out))
+            save(document, self.out)
             print(f"written to {self.out}")
         if not all(result.passed for result in document.results):
             print(f"richscape: {FalsifiedStepError(document.title, document.results)}", file=sys.stderr)

@@ -12,9 +12,10 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import sympy as sp
+from sympy.printing.pretty.pretty_symbology import pretty_symbol
+from sympy.printing.str import StrPrinter
 
-from theory.boundaries import BOUNDARIES
-from theory.crisis import CrisisRatio, crisis_ratio
+from theory.boundaries import BOUNDARIES, Boundary, Regime
 from theory.errors import InputError, positive_integer
 from theory.symbols import depth as layers
 from theory.symbols import gamma
@@ -26,7 +27,21 @@ if TYPE_CHECKING:
 WIDTH = 80
 _NAME, _LAZY, _RICH = 10, 28, 40  # columns of the table of limits, with a space or two between them
 _SPOKEN = {"mse": "MSE", "gd": "gradient descent", "momentum": "heavy ball", "sign": "sign descent"}
-_NAMES = "FGHKM"  # given to hypergeometric functions
+_NAMES = "FGHKMN"  # given to hypergeometric functions
+_SHORT = {"CrisisRatio": "r", "LazyBand": "c", "C_rich": "C"}  # names of functions of L
+_MEANINGS = {
+    "CrisisRatio": "r(L) is the boundary crisis of the map, a number for each L",
+    "LazyBand": "c(L) is the boundary crisis of the lazy map, a number for each L",
+    "C_rich": "C(L) is the boundary crisis of the rich map, a number for each L",
+    "eta_max": "eta_max(γ, L) is the boundary crisis of the map at this γ, found by bisection",
+    "f_T": "f_T(level) is the output at which the loss has fallen to level times its start",
+}
+_SYMBOLS = {
+    "T": "T is the budget in optimizer steps.",
+    "level": "level is the fraction of the initial loss to be reached.",
+    "beta": "β is the momentum.",
+    "delta": "δ is the relative error that is allowed at the end.",
+}
 
 
 @dataclass(frozen=True)
@@ -149,31 +164,52 @@ def boundary_table(model: ToyModel, depth: int | None = None) -> BoundaryTable:
     for name in BOUNDARIES:
         try:
             edge = model.boundary(name)
-            expr = edge.expr if depth is None else edge.expr.subs(layers, depth)
-            limits = {regime: _limits(edge, regime, depth) for regime in ("lazy", "rich")}
         except InputError as error:
             absent.append(error)
             continue
-        rows.append(Row(name, _cases(expr), limits["lazy"], limits["rich"]))
+        expr = edge.expr if depth is None else edge.expr.subs(layers, depth)
+        rows.append(Row(name, _cases(expr), _limits(edge, "lazy", depth), _limits(edge, "rich", depth)))
     if not rows:
         raise absent[0]
     rows, functions = _abbreviated(rows)
-    notes = [f"{error.given} is left out: must be {error.allowed}." for error in absent]
-    if any(case.value.has(CrisisRatio) for row in rows for case in (*row.exact, *row.lazy, *row.rich)):
-        values = [depth] if depth is not None else [2, 3, 4, 5, 6]
-        numbers = ", ".join(f"r({value}) = {crisis_ratio(value):#.4g}" for value in values)
-        notes.append(f"r(L) is the boundary crisis of the map, a number for each L: {numbers}.")
-    if any(case.value.has(sp.Symbol("level", positive=True)) for row in rows for case in row.exact):
-        notes.append("T is the budget in optimizer steps; level is the fraction of the initial loss to be reached.")
-    what = [_SPOKEN.get(name, name) for name in (getattr(model.loss, "name", model.loss), model.optimizer)]
+    notes = [
+        *_notes(rows, depth),
+        *(f"{error.given} is not in the table; there is {error.allowed}." for error in absent),
+    ]
+    what = [_SPOKEN.get(name, str(name)) for name in (model.loss, model.optimizer)]
     title = f"Boundaries of the γ–η plane: {', '.join(what)}, {'every L' if depth is None else f'L = {depth}'}"
     return BoundaryTable(title, tuple(rows), functions, tuple(notes))
 
 
+def _notes(rows: Sequence[Row], depth: int | None) -> list[str]:
+    # what the symbols and functions in a table mean, and the values of the functions of L
+    values = [case.value for row in rows for case in (*row.exact, *row.lazy, *row.rich)]
+    found = {type(part) for value in values for part in value.atoms(sp.Function)}
+    notes = []
+    for function in sorted(found, key=lambda kind: kind.__name__):
+        if (meaning := _MEANINGS.get(function.__name__)) is None:
+            continue
+        if function.nargs == {1} and function.__name__ != "f_T":
+            name = _SHORT.get(function.__name__, function.__name__)
+            numbers = [(count, function(count).evalf(8)) for count in ([depth] if depth is not None else range(2, 7))]
+            shown = [
+                f"{name}({count}) = {float(number):#.4g}"
+                for count, number in numbers
+                if number.is_Float or number.is_Integer
+            ]
+            meaning += ": " + ", ".join(shown)
+        notes.append(meaning + ".")
+    symbols = {symbol.name for value in values for symbol in value.free_symbols}
+    return notes + [meaning for name, meaning in _SYMBOLS.items() if name in symbols]
+
+
 def _cases(expr: sp.Expr) -> tuple[Case, ...]:
-    if not isinstance(expr, sp.Piecewise):
+    factors = sp.Mul.make_args(expr)
+    pieces = [factor for factor in factors if isinstance(factor, sp.Piecewise)]
+    if len(pieces) != 1:
         return (Case(expr),)
-    return tuple(Case(branch, _condition(condition) or "otherwise") for branch, condition in expr.args)
+    rest = sp.Mul(*(factor for factor in factors if factor != pieces[0]))
+    return tuple(Case(rest * branch, _condition(condition) or "otherwise") for branch, condition in pieces[0].args)
 
 
 def _condition(condition: sp.Basic) -> str:
@@ -183,51 +219,82 @@ def _condition(condition: sp.Basic) -> str:
     return text.replace(">=", "≥").replace("<=", "≤").replace("gamma", "γ")
 
 
-def _limits(edge: object, regime: str, depth: int | None) -> tuple[Case, ...]:
-    limit = edge.limit(regime, depth)  # type: ignore[attr-defined]
-    special = {} if depth is not None else edge.special_limits  # type: ignore[attr-defined]
+def _limits(edge: Boundary, regime: Regime, depth: int | None) -> tuple[Case, ...]:
+    if regime not in edge.limits:
+        return ()
+    limit = edge.limit(regime, depth)
+    special = {} if depth is not None else edge.special_limits
     found = [(limit, _condition(limit.condition))]
     found += [(value, f"L = {count}") for (at, count), value in sorted(special.items()) if at == regime]
     return tuple(Case(one.coefficient, where, gamma**one.exponent) for one, where in found)
 
 
 def _abbreviated(rows: Sequence[Row]) -> tuple[list[Row], tuple[tuple[sp.Expr, sp.Expr], ...]]:
-    # one short name for each hypergeometric function, whatever its argument
-    known: dict[tuple[sp.Tuple, sp.Tuple], sp.Expr] = {}
+    # one short name for each hypergeometric function, whatever its argument, and for each integral in a limit
+    known: dict[object, sp.Expr] = {}
+    integrals: dict[sp.Expr, sp.Expr] = {}
     z = sp.Symbol("z")
 
-    def short(upper: sp.Tuple, lower: sp.Tuple, argument: sp.Expr) -> sp.Expr:
-        if (upper, lower) not in known:
-            known[upper, lower] = sp.Function(_NAMES[len(known) % len(_NAMES)] + "′" * (len(known) // len(_NAMES)))
-        return known[upper, lower](argument)
+    def short(*parameters: sp.Basic) -> sp.Expr:
+        if parameters[:2] not in known:
+            known[parameters[:2]] = sp.Function(_NAMES[len(known)])
+        return known[parameters[:2]](parameters[2])
 
-    def shortened(cases: tuple[Case, ...]) -> tuple[Case, ...]:
-        return tuple(replace(case, value=case.value.replace(sp.hyper, short)) for case in cases)
+    def constant(*parts: sp.Basic) -> sp.Expr:
+        return integrals.setdefault(sp.Integral(*parts), sp.Symbol(f"I_{len(integrals) + 1}"))
 
-    done = [Row(row.name, shortened(row.exact), shortened(row.lazy), shortened(row.rich)) for row in rows]
-    return done, tuple((name(z), sp.hyper(*parameters, z)) for parameters, name in known.items())
+    def shortened(cases: tuple[Case, ...], limit: bool = True) -> tuple[Case, ...]:
+        done = [replace(case, value=case.value.replace(sp.hyper, short)) for case in cases]
+        return (
+            tuple(replace(one, value=one.value.replace(sp.Integral, constant)) for one in done)
+            if limit
+            else tuple(done)
+        )
+
+    done = [Row(row.name, shortened(row.exact, False), shortened(row.lazy), shortened(row.rich)) for row in rows]
+    functions = [(name(z), sp.hyper(*parameters, z)) for parameters, name in known.items()]  # type: ignore[misc]
+    return done, (*functions, *((name, integral) for integral, name in integrals.items()))
 
 
 # --- terminal
 
 
+class _Line(StrPrinter):
+    """An expression on one line, as one would type it in a letter."""
+
+    def _print_Symbol(self, expr: sp.Symbol) -> str:  # noqa: N802 (SymPy's name)
+        return str(pretty_symbol(expr.name)) if "_" not in expr.name else expr.name
+
+    def _print_Exp1(self, expr: sp.Expr) -> str:  # noqa: N802
+        return "e"
+
+    def _print_Function(self, expr: sp.Function) -> str:  # noqa: N802
+        name = type(expr).__name__
+        return _SHORT.get(name, name) + f"({', '.join(map(self._print, expr.args))})"
+
+
+def _on_the_line(expr: sp.Expr) -> str:
+    return _Line().doprint(expr).replace("**", "^").replace("sqrt(level)", "√level").replace("*", " ")
+
+
 def _block(expr: sp.Expr, width: int) -> list[str]:
     # two-dimensional where it fits, else wrapped on the line
-    shown = expr.replace(CrisisRatio, lambda argument: sp.Function("r")(argument))
+    shown = expr
+    for function in {type(part) for part in expr.atoms(sp.Function)}:
+        if function.__name__ in _SHORT:
+            shown = shown.replace(function, sp.Function(_SHORT[function.__name__]))
     lines = sp.pretty(shown, use_unicode=True, wrap_line=False).splitlines()
     if max(map(len, lines)) <= width:
         return [line.rstrip() for line in lines]
     return textwrap.wrap(_on_the_line(expr), width)
 
 
-def _function_text(left: sp.Expr, right: sp.Expr) -> str:
-    upper, lower, argument = right.args
-    parts = (", ".join(map(str, upper)), ", ".join(map(str, lower)), str(argument))
-    return f"{left} = hypergeometric {len(upper)}F{len(lower)}({'; '.join(parts)})"
-
-
-def _on_the_line(expr: sp.Expr) -> str:
-    return str(expr).replace("gamma", "γ").replace("**", "^").replace("sqrt(level)", "√level").replace("*", " ")
+def _function_text(left: sp.Expr, right: sp.Expr) -> list[str]:
+    if isinstance(right, sp.hyper):
+        upper, lower, argument = right.args
+        parts = (", ".join(map(str, upper)), ", ".join(map(str, lower)), str(argument))
+        return [f"with {left} = hypergeometric {len(upper)}F{len(lower)}({'; '.join(parts)})", ""]
+    return [f"with {left} =", *("    " + line for line in _block(right, WIDTH - 4)), ""]
 
 
 def _limit_text(case: Case) -> str:
@@ -235,7 +302,7 @@ def _limit_text(case: Case) -> str:
     if case.value == 1:
         return power
     coefficient = _on_the_line(case.value)
-    simple = case.value.is_Integer or case.value.is_Symbol
+    simple = case.value.is_Integer or case.value.is_Symbol or case.value.is_Function
     return f"{coefficient} {power}" if simple else f"({coefficient}) {power}"
 
 
@@ -273,7 +340,8 @@ def table_text(table: BoundaryTable) -> str:
             lines += ["" for _ in range(number > 0)] + [f"{row.name}{where} ="]
             lines += ["    " + line for line in _block(case.value, WIDTH - 4)]
         lines.append("")
-    lines += [f"with {_function_text(*pair)}" for pair in table.functions]
+    for pair in table.functions:
+        lines += _function_text(*pair)
     for note in table.notes:
         lines += textwrap.wrap(note, WIDTH)
     return "\n".join([*lines, ""])

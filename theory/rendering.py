@@ -1,16 +1,16 @@
 r"""A document as Markdown with LaTeX, as standalone LaTeX, and as one HTML page that needs no network.
 
-Mathematics has one source, LaTeX: Markdown and LaTeX carry it as it is, the page carries its MathML. Prose is plain
-text in which ``w_1``, ``e^(mx)``, ``eta_crit``, ``$…$`` and ```code``` are recognised.
+Mathematics has one source, LaTeX: Markdown and LaTeX carry it as it is, the page carries its MathML. Prose
+is split into text, mathematics and code by ``theory.prose``.
 """
 
 from __future__ import annotations
 
 import html
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import sympy as sp
 from sympy.printing.latex import LatexPrinter
@@ -18,85 +18,11 @@ from sympy.printing.precedence import PRECEDENCE
 
 from theory.document import BoundaryTable, Case, Document, Row
 from theory.errors import InputError
+from theory.prose import latex_text, spans
 from theory.symbols import level
 
 SUFFIXES = (".md", ".tex", ".html")
 _TEMPLATE = Path(__file__).with_name("derivation.html.jinja")
-
-Kind = Literal["text", "math", "code"]
-
-# one character each, in mathematics
-_SYMBOLS = {
-    "−": "-", "·": r"\cdot ", "⋅": r"\cdot ", "×": r"\times ", "±": r"\pm ", "∓": r"\mp ", "√": r"\surd ",
-    "∂": r"\partial ", "∇": r"\nabla ", "∏": r"\prod ", "∑": r"\sum ", "∫": r"\int ", "∞": r"\infty ",
-    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∝": r"\propto ", "~": r"\sim ", "≪": r"\ll ",
-    "≫": r"\gg ", "→": r"\to ", "←": r"\leftarrow ", "↦": r"\mapsto ", "∈": r"\in ", "ℓ": r"\ell ", "′": r"'",
-    "″": r"''", "‖": r"\| ", "⟨": r"\langle ", "⟩": r"\rangle ", "⊤": r"\top ", "ᵀ": r"^{\top}", "ⁿ": "^{n}",
-    "⁻": "^{-}", "⁺": "^{+}", "½": r"\tfrac12 ", "¼": r"\tfrac14 ", "θ": r"\theta ", "∥": r"\parallel ",
-    "⊥": r"\perp ", "<": "<", ">": ">", "⇒": r"\Rightarrow ", "∘": r"\circ ", "⌊": r"\lfloor ", "⌋": r"\rfloor ",
-    "ᵢ": "_{i}", "ⱼ": "_{j}", "ₙ": "_{n}", "ₖ": "_{k}", "∀": r"\forall ", "≡": r"\equiv ", "⁄": "/", "∓ ": r"\mp ",
-}  # fmt: skip
-_GREEK = (  # a dot where LaTeX has no such letter
-    ("α", "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu"),
-    ("ν", "nu xi . pi rho . sigma tau . phi chi psi omega"),
-    ("Α", ". . Gamma Delta . . . Theta . . Lambda . . Xi . Pi . . Sigma . . Phi . Psi Omega"),
-)
-for _first, _names in _GREEK:
-    _SYMBOLS |= {chr(ord(_first) + k): rf"\{name} " for k, name in enumerate(_names.split()) if name != "."}
-_SYMBOLS |= {digit: f"^{{{k}}}" for k, digit in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
-_SYMBOLS |= {digit: f"_{{{k}}}" for k, digit in enumerate("₀₁₂₃₄₅₆₇₈₉")}
-
-# one character each, in LaTeX prose
-_PROSE = {
-    "–": "--", "—": "---", "…": r"\ldots{}", "’": "'", "‘": "`", "“": "``", "”": "''", "é": r"\'e", "ö": r'\"o',
-    "ü": r'\"u', "ä": r'\"a', "\u202f": "~", "\u00a0": "~", "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}",
-    "_": r"\_", "^": r"\^{}", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "§": r"\S{}", "✓": r"\ensuremath{\surd}",
-}  # fmt: skip
-
-_SCRIPT = r"[_^](?:\([^()]*\)|\{[^{}]*\}|[−-]?\d+|[a-z]{2,}\b|[A-Za-zΑ-Ωα-ωℓ*])"
-_SPAN = re.compile(
-    r"\$(?P<math>[^$]+)\$|`(?P<code>[^`]+)`"
-    r"|\b(?P<greek>eta|gamma)_(?P<word>crit|min|max|fail|star)\b"
-    rf"|(?<![A-Za-z0-9_])(?P<base>[A-Za-zΑ-Ωα-ωℓ]|\d+)(?P<scripts>(?:{_SCRIPT})+)"
-)
-
-
-def spans(prose: str) -> list[tuple[Kind, str]]:
-    """Split prose into text, mathematics (as LaTeX) and code.
-
-    Args:
-        prose: a statement, or the description of a check.
-
-    Returns:
-        Kind and content, in order; no content is empty.
-    """
-    found: list[tuple[Kind, str]] = []
-    end = 0
-    for match in _SPAN.finditer(prose):
-        found.append(("text", prose[end : match.start()]))
-        if match["code"]:
-            found.append(("code", match["code"]))
-        else:
-            found.append(("math", match["math"] or _named(match) or _scripted(match)))
-        end = match.end()
-    found.append(("text", prose[end:]))
-    return [(kind, content) for kind, content in found if content]
-
-
-def _named(match: re.Match[str]) -> str:
-    return rf"\{match['greek']}_{{\mathrm{{{match['word']}}}}}" if match["greek"] else ""
-
-
-def _scripted(match: re.Match[str]) -> str:
-    scripts = ""
-    for script in re.findall(_SCRIPT, match["scripts"]):
-        inside = script[2:-1] if script[1] in "({" else script[1:]
-        scripts += script[0] + "{" + _in_math(inside) + "}"
-    return _in_math(match["base"]) + scripts
-
-
-def _in_math(text: str) -> str:
-    return "".join(_SYMBOLS.get(letter, letter) for letter in text).strip()
 
 
 class _Latex(LatexPrinter):
@@ -258,20 +184,11 @@ _PREAMBLE = r"""\documentclass[11pt,a4paper]{article}
 """
 
 
-def _latex_text(text: str) -> str:
-    def letter(given: str) -> str:
-        if given in _PROSE:
-            return _PROSE[given]
-        return rf"\ensuremath{{{_SYMBOLS[given].strip()}}}" if given in _SYMBOLS else given
-
-    return "".join(map(letter, text))
-
-
 def _latex_prose(prose: str) -> str:
     shown: dict[str, Callable[[str], str]] = {
-        "text": _latex_text,
+        "text": latex_text,
         "math": lambda source: f"${source}$",
-        "code": lambda code: rf"\texttt{{{_latex_text(code)}}}",
+        "code": lambda code: rf"\texttt{{{latex_text(code)}}}",
     }
     return "".join(shown[kind](content) for kind, content in spans(prose))
 
@@ -388,3 +305,23 @@ def checked_suffix(path: Path) -> str:
     if path.suffix not in SUFFIXES:
         raise InputError("--out", str(path), "a file ending in " + ", ".join(SUFFIXES))
     return path.suffix
+
+
+def save(document: Document, path: Path) -> None:
+    """Render into a file, which is replaced in one step: never half of it.
+
+    Args:
+        document: what to show.
+        path: a name ending in .md, .tex or .html.
+
+    Raises:
+        InputError: any other suffix, or a place that cannot be written to.
+    """
+    content = render(document, path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(content, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError("--out", str(path), f"writable ({error.strerror or error})") from None

@@ -19,7 +19,8 @@ from theory import Derivation, InputError, Step, ToyModel
 from theory.crisis import CrisisRatio
 from theory.derivation import chapters
 from theory.document import Chapter, Document, boundary_table, steps_text, table_text
-from theory.rendering import latex, mathml, render, spans, to_html, to_latex, to_markdown
+from theory.prose import spans
+from theory.rendering import latex, mathml, render, to_html, to_latex, to_markdown
 from theory.symbols import depth, gamma, level
 
 MODEL = ToyModel()
@@ -244,3 +245,23 @@ def test_every_further_chapter_can_be_rendered(chapter):
     assert balanced(source)
     assert source.isascii(), set(re.findall(r"[^ -~\n]", source))
     assert (page.wrong, page.open) == ([], [])
+
+
+@pytest.mark.parametrize("layers", [None, 1, 2, 3])
+@pytest.mark.parametrize("optimizer", ["gd", "momentum", "sign"])
+@pytest.mark.parametrize("loss", ["mse", "cross-entropy"])
+def test_the_table_of_every_model_can_be_shown_everywhere(loss, optimizer, layers):
+    model = ToyModel(loss=loss, optimizer=optimizer)
+    table = boundary_table(model, layers)
+    assert tuple(row.name for row in table.rows) == model.boundary_names
+    text, shown = table_text(table), Document("A model", (), table)
+    assert max(map(len, text.splitlines())) <= 80
+    for word in ("Piecewise", "hyper(", "LazyBand", "CrisisRatio", "gamma", "beta", "Integral"):
+        assert word not in text
+    assert balanced(to_latex(shown))
+    assert to_latex(shown).isascii()
+    page = read(to_html(shown))
+    assert (page.wrong, page.open) == ([], [])
+    assert "code" not in page.seen
+    for name in {"eta_min", "eta_crit", "eta_max"} - set(model.boundary_names):
+        assert any(note.startswith(f"{name} is not in the table") for note in table.notes)
