@@ -21,7 +21,9 @@ from functools import cache
 
 import numpy as np
 import sympy as sp
+from numpy.typing import NDArray
 
+from theory.errors import InputError
 from theory.log_table import LogTable
 from theory.losses import CROSS_ENTROPY, Loss
 from theory.quadrature import FloatArray
@@ -49,12 +51,15 @@ def escape_rate(loss: Loss, gamma: FloatArray, depth: int) -> FloatArray:
 
     Returns:
         η, same shape; about 1e-13 relative.
+
+    Raises:
+        InputError: the loss gives no finite edge, because its slope does not evaluate in float64.
     """
 
     def push(shift: FloatArray) -> FloatArray:
         return (1.0 + shift) ** (depth - 1) * loss.numeric_slope(_output(shift, gamma, depth))
 
-    def escapes(place: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def escapes(place: FloatArray) -> tuple[NDArray[np.bool_], FloatArray]:
         shift = np.expm1(np.log1p(np.maximum(gamma * place, -1.0 + 1e-16)) / depth)
         weight = 1.0 + shift
         slope, bend = loss.numeric_slope(place), loss.numeric_curvature(place)
@@ -72,7 +77,10 @@ def escape_rate(loss: Loss, gamma: FloatArray, depth: int) -> FloatArray:
             middle = (low + high) / 2.0
             out, _ = escapes(middle)
             low, high = np.where(out, middle, low), np.where(out, high, middle)
-        return gamma * escapes(high)[1]
+        found = gamma * escapes(high)[1]
+    if not np.isfinite(found).all():
+        raise InputError("loss", str(loss.excess), "such that its slope can be evaluated in float64 at large outputs")
+    return found
 
 
 @cache
@@ -147,7 +155,7 @@ def functions(loss: Loss) -> tuple[type[sp.Function], type[sp.Function]]:
         Both function classes.
     """
 
-    class EtaMax(sp.Function):  # type: ignore[misc]  # SymPy has no types
+    class EtaMax(sp.Function):
         nargs = (2,)
 
         def _eval_evalf(self, prec: int) -> sp.Expr | None:
@@ -159,7 +167,7 @@ def functions(loss: Loss) -> tuple[type[sp.Function], type[sp.Function]]:
         def _eval_is_positive(self) -> bool:
             return True
 
-    class RichBand(sp.Function):  # type: ignore[misc]  # SymPy has no types
+    class RichBand(sp.Function):
         nargs = (1,)
 
         def _eval_evalf(self, prec: int) -> sp.Expr | None:

@@ -51,7 +51,8 @@ def crit_boundary(loss: Loss) -> Boundary:
     curvature = loss.curvature_at_minimum
     # κ is a number and may be a long one: the powers of γ are gathered without it
     bare = gather_powers(GD.critical_eta.subs(sharpness, sharpness_at_minimum(loss) / curvature))
-    expr, limits = bare / curvature, {}
+    expr = bare / curvature
+    limits: dict[str, Limit] = {}
     regimes: tuple[tuple[Regime, sp.Expr], ...] = (("lazy", gamma), ("rich", 1 / gamma))
     for regime, small in regimes:
         leading = power_limit(bare, gamma, regime)

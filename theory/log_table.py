@@ -63,7 +63,7 @@ class LogTable:
         return table, (whole - first).astype(np.intp), place
 
     def logarithm(self, gamma: FloatArray) -> FloatArray:
-        """ln q.
+        """Ln q.
 
         Args:
             gamma: positive, one-dimensional.
@@ -84,7 +84,7 @@ class LogTable:
         return result
 
     def value(self, gamma: FloatArray) -> FloatArray:
-        """q itself.
+        """Q itself.
 
         Args:
             gamma: positive, one-dimensional.
@@ -95,7 +95,7 @@ class LogTable:
         return np.exp(self.logarithm(gamma))
 
     def slope(self, gamma: FloatArray) -> FloatArray:
-        """d ln q / d ln γ, by differentiating the polynomials.
+        """D ln q / d ln γ, by differentiating the polynomials.
 
         Args:
             gamma: positive, one-dimensional.

@@ -24,6 +24,7 @@ from theory.symbols import f, level
 
 _BISECTIONS = 130  # of [0, 1] for the output at a level: to 40 digits
 _WIDE = 30.0  # beyond this |f| the logistic function is evaluated without hyperbolic functions
+_SATURATED = 300.0  # an output at which exponentials still fit, and sigmoids are flat
 _DIGITS = 50  # precision at which a user's loss is examined
 _TOLERANCE = mpmath.mpf(10) ** -20
 
@@ -101,8 +102,7 @@ class Loss:
             label = float(1.0 / (1.0 + np.exp(-1.0)))
             far = np.where(output > 0, (1.0 - label) - tail, tail - label)
             return np.where(np.abs(output) < _WIDE, near, far)
-        with np.errstate(all="ignore"):
-            return np.asarray(_compiled(self.slope)(output), dtype=np.float64) + np.zeros_like(output)
+        return _evaluated(self.slope, output, saturated=True)
 
     def numeric_curvature(self, output: NDArray[np.float64]) -> NDArray[np.float64]:
         """ℓ″ in float64.
@@ -118,15 +118,24 @@ class Loss:
         if self == CROSS_ENTROPY:
             tail = np.exp(-np.minimum(np.abs(output), 700.0))
             return tail / (1.0 + tail) ** 2
-        with np.errstate(all="ignore"):
-            return np.asarray(_compiled(self.curvature)(output), dtype=np.float64) + np.zeros_like(output)
+        return _evaluated(self.curvature, output, saturated=False)
 
 
 @cache
 def _compiled(expression: sp.Expr) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    # functions that plain NumPy lacks come from mpmath or math; SciPy is not loaded for them
     compiled: Callable[[NDArray[np.float64]], NDArray[np.float64]] = sp.lambdify(f, expression, "numpy")
     return compiled
+
+
+def _evaluated(expression: sp.Expr, output: NDArray[np.float64], *, saturated: bool) -> NDArray[np.float64]:
+    # ∞/∞ far out is how e^f/(e^f + 1) ends in float64: there the slope keeps its last value, the curvature is zero
+    with np.errstate(all="ignore"):
+        found = np.asarray(_compiled(expression)(output), dtype=np.float64) + np.zeros_like(output)
+        lost = np.isnan(found) & ~np.isnan(output)
+        if lost.any():
+            edge = _compiled(expression)(np.copysign(_SATURATED, output[lost])) if saturated else 0.0
+            found[lost] = edge
+    return found
 
 
 @cache
@@ -162,7 +171,7 @@ def output_function(loss: Loss) -> type[sp.Function]:
         A function class of one argument.
     """
 
-    class OutputAtLevel(sp.Function):  # type: ignore[misc]  # SymPy has no types
+    class OutputAtLevel(sp.Function):
         nargs = (1,)
 
         def _eval_evalf(self, prec: int) -> sp.Expr | None:
@@ -258,5 +267,4 @@ def _place_of_minimum(given: sp.Expr, energy: sp.Expr) -> sp.Expr:
             middle = (low + top) / 2
             low, top = (middle, top) if compiled(middle) < 0 else (low, middle)
         simple = sp.nsimplify(sp.Float((low + top) / 2, 40), rational=True, tolerance=1e-30)
-        exact = simple if simple.q < 10**6 else sp.Float((low + top) / 2, 40)
-    return exact
+        return simple if simple.q < 10**6 else sp.Float((low + top) / 2, 40)

@@ -23,7 +23,6 @@ from theory.losses import Loss
 from theory.quadrature import FloatArray
 from theory.symbols import beta
 
-
 #: why eta_max is refused
 NO_ESCAPE = "eta_min or eta_crit: where heavy-ball iterates escape depends on the start, and is not derived"
 

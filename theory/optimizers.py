@@ -14,6 +14,7 @@ from functools import cached_property
 
 import sympy as sp
 
+from theory.errors import InputError
 from theory.symbols import beta, eta, sharpness
 
 _MULTIPLIER = sp.Symbol("m")
@@ -35,6 +36,8 @@ class Optimizer:
     @cached_property
     def critical_eta(self) -> sp.Expr:
         """The η at which a multiplier leaves the unit circle through −1, in terms of λ and β."""
+        if self.characteristic is None:
+            raise InputError("optimizer", self.name, "one with linear stability: gd or momentum")
         (edge,) = sp.solve(self.characteristic.subs(_MULTIPLIER, -1), eta)
         return sp.factor(edge)
 

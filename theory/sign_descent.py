@@ -3,7 +3,7 @@
 On the balanced line w climbs from 1 to w* = (1+γ)^{1/L} whatever the convex loss, and then hops around w* with
 amplitude at most η: there is no linear stability and no eta_crit. Two rates bound what is useful:
 
-    eta_min = ((1+γ)^{1/L} − 1)/T                              the minimum is reached at step T (``level`` plays no role)
+    eta_min = ((1+γ)^{1/L} − 1)/T                              the minimum is reached at step T (at any ``level``)
     eta_max = ((1+γ) + δγ)^{1/L} − (1+γ)^{1/L}                 one step from the minimum makes the output 1 + δ
 
 Both go as γ for small and as γ^{1/L} for large γ, so the triangle does not close: eta_max/eta_min falls from δT only

@@ -127,8 +127,8 @@ class ToyModel:
             delta: terminal error δ, needed with sign descent.
 
         Returns:
-            γ_max(T); ``inf`` where the window never closes or beyond float64 (see ``theory.apex_log10``), 0 when nothing
-            trains at any γ.
+            γ_max(T); ``inf`` where the window never closes or beyond float64, 0 when nothing trains at any
+            γ. (For MSE and gradient descent ``theory.apex_log10`` does not overflow.)
 
         Raises:
             InputError: steps not positive, depth not an integer >= 1, level outside (0, 1), β or δ missing or wrong.
