@@ -17,7 +17,8 @@ is at most q; beyond q and −kq points move away for ever). So c_L solves
 At L = 2 the outside is linear, and the condition b = 2 is that its factor 1 − b reaches −1.
 
 **Zero.** 1 + a is mapped below zero if and only if b (1+a)^{L−2} > 1. For odd L the half-line w < 0 ends at w = 0,
-which attracts from the left: from there on orbits can be *trapped*, bounded and untrained.
+which attracts from the left: from there on orbits can be *trapped*, bounded and untrained. For even L ≥ 4 they gather
+at zero too, in visits of infinite mean length (``theory.cascade``).
 
 **Below.** For small c the orbit stays in [1 − b, 1 + a], of width c, and to leading order goes round it like a
 rotation, whose mean excess loss is η/eta_crit. All of the band is thus ``unstable`` by the outcomes of a run: the loss

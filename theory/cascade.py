@@ -18,8 +18,9 @@ bounded and untrained, and |z| falls as (C(L−2)t)^{−1/(L−2)}. The positive
 
     g(g(z_c)) = 0   ⟺   N^{L−2}(u N^L − D^L) = D^{2L−1},    u = z_c^L, N = (2L−2)u − (L−2), D = (2L−1)u − (L−1),
 
-with C = u^{2/L−1}/D: the largest root u < 1 belongs to the least C. For even L the map is odd and zero repels on both
-sides: there the same equation says where orbits can first change sign, and from there both minima ±1 are visited.
+with C = u^{2/L−1}/D: the largest root u < 1 belongs to the least C. For even L zero repels on both sides, and the same
+equation says where orbits can first change sign. But a visit to z ≈ 0 lasts |z|^{2−L}/(C(L−2)) steps, whose mean over
+visits spread evenly in z is infinite for L ≥ 3: for even L ≥ 4 too, runs above it gather at zero, untrained.
 """
 
 from __future__ import annotations
@@ -54,10 +55,9 @@ def conjugate_map() -> sp.Expr:
 
 
 @cache
-def _derivatives() -> tuple[sp.Expr, sp.Expr, sp.Expr]:
-    # g′, g″, g‴ at the minimum z = 1, in C and L
-    first, second, third = (sp.factor(sp.simplify(sp.diff(conjugate_map(), z, n).subs(z, 1))) for n in (1, 2, 3))
-    return first, second, third
+def _derivative(order: int) -> sp.Expr:
+    # of g at the minimum z = 1, in C and L
+    return sp.factor(sp.simplify(sp.diff(conjugate_map(), z, order).subs(z, 1)))
 
 
 @cache
@@ -67,7 +67,7 @@ def flip_coefficient() -> sp.Expr:
     Returns:
         The coefficient, in L: 8(L−1)(5L−4)/3.
     """
-    _, second, third = (one.subs(C, 2 / depth) for one in _derivatives())
+    second, third = (_derivative(order).subs(C, 2 / depth) for order in (2, 3))
     return sp.factor(sp.simplify(second**2 / 2 + third / 3))
 
 
@@ -146,8 +146,7 @@ def _doubling(layers: int, order: int) -> mpmath.mpf:
         return [at - place, multiplier + 1]
 
     with mpmath.workdps(_DIGITS):
-        solution = mpmath.findroot(conditions, (mpmath.mpf(start), mpmath.mpf(low)), tol=1e-40)
-        return solution[1]
+        return mpmath.findroot(conditions, (mpmath.mpf(start), mpmath.mpf(low)), tol=1e-40)[1]
 
 
 def doubling_ratio(depth: int, order: int = 1) -> float:
@@ -323,8 +322,7 @@ def _crosses_at(layers: int) -> Callable[[sp.Basic], bool]:
         strength = float(sp.N(claimed)) * 2.0 / layers * np.array([[0.9999], [1.0001]])
         places, least = np.linspace(0.001, 1.0, 2000) + 0.0 * strength, np.zeros(2)
         for _ in range(100):
-            places = places - strength * places ** (layers - 1) * (places**layers - 1.0)
-            places = np.clip(places, -5.0, 5.0)
+            places = np.clip(places - strength * places ** (layers - 1) * (places**layers - 1.0), -5.0, 5.0)
             least = np.minimum(least, places.min(axis=1))
         return bool(least[0] == 0.0 and least[1] < 0.0)
 
@@ -373,7 +371,7 @@ def steps() -> tuple[Step, ...]:
         ),
         Step(
             "Multiplier", "The minimum is linearly stable up to C = 2/L, where the multiplier is −1.",
-            r"g'(1)", _derivatives()[0], _numerical_multiplier, "numerical differentiation at C = 0.7, L = 2…6",
+            r"g'(1)", _derivative(1), _numerical_multiplier, "numerical differentiation at C = 0.7, L = 2…6",
         ),
         Step(
             "Supercritical", "The flip coefficient at eta_crit is positive for every L ≥ 2: the new orbit is stable.",
