@@ -43,7 +43,7 @@ _SCRIPT = r"[_^](?:\([^()]*\)|\{[^{}]*\}|[−-]?\d+|[a-z]{2,}\b|[A-Za-zΑ-Ωα-�
 _SPAN = re.compile(
     r"\$(?P<math>[^$]+)\$|`(?P<code>[^`]+)`"
     r"|\b(?P<greek>eta|gamma)_(?P<word>crit|min|max|fail|star)\b"
-    rf"|(?<![A-Za-z0-9_])(?P<base>[A-Za-zΑ-Ωα-ωℓ]|\d+)(?P<scripts>(?:{_SCRIPT})+)"
+    rf"|(?P<base>(?<![A-Za-z_])[A-Za-zΑ-Ωα-ωℓ]|(?<![A-Za-z0-9_.])\d+)(?P<scripts>(?:{_SCRIPT})+)"
 )
 
 

@@ -36,14 +36,28 @@ class _Latex(LatexPrinter):
         return rf"{{}}_{{{len(upper)}}}F_{{{len(lower)}}}{power}\left({inside}\right)"
 
     def _helper_print_standard_power(self, expr: sp.Pow, template: str) -> str:
+        exponent = self._raised(expr.exp)
+        base = self.parenthesize(expr.base, PRECEDENCE["Pow"])
+        return template % ((rf"{{{base}}}" if expr.base.is_Symbol and "^" in base else base), exponent)
+
+    def _raised(self, exponent: sp.Expr) -> str:
         before = self._settings["fold_short_frac"]
         self._settings["fold_short_frac"] = True  # a raised 2/L is readable, a raised fraction is not
         try:
-            exponent = self._print(expr.exp)
+            return str(self._print(exponent))
         finally:
             self._settings["fold_short_frac"] = before
-        base = self.parenthesize(expr.base, PRECEDENCE["Pow"])
-        return template % ((rf"{{{base}}}" if expr.base.is_Symbol and "^" in base else base), exponent)
+
+    def _print_ExpBase(self, expr: sp.exp, exp: str | None = None) -> str:  # noqa: N802 (SymPy's name)
+        power = f"e^{{{self._raised(expr.args[0])}}}"
+        return power if exp is None else rf"\left({power}\right)^{{{exp}}}"
+
+    def _print_C_rich(self, expr: sp.Function, exp: str | None = None) -> str:  # noqa: N802 (the function's name)
+        return rf"C_{{{self._print(expr.args[0])}}}" + ("" if exp is None else f"^{{{exp}}}")
+
+    def _print_eta_max(self, expr: sp.Function, exp: str | None = None) -> str:
+        power = "" if exp is None else f"^{{{exp}}}"
+        return rf"\eta_{{\mathrm{{max}}}}{power}\left({', '.join(map(self._print, expr.args))}\right)"
 
     def _print_Piecewise(self, expr: sp.Piecewise) -> str:  # noqa: N802 (SymPy's name)
         rows = []
@@ -79,8 +93,11 @@ def mathml(source: str, *, display: bool = False) -> str:
     """
     import latex2mathml.converter
 
+    # two things that the converter does not know: small fractions, and a power of a derivative
+    plain = re.sub(r"\\[td]frac(?![a-z])", r"\\frac", source)
+    plain = re.sub(r"('+)\^(\{[^{}]*\}|\w)", lambda m: "^{" + r"\prime" * len(m[1]) + f" {m[2]}}}", plain)
     try:
-        return latex2mathml.converter.convert(source, display="block" if display else "inline")
+        return latex2mathml.converter.convert(plain, display="block" if display else "inline")
     except Exception:  # a label that the converter cannot read is still to be seen
         return f"<code>{html.escape(source)}</code>"
 

@@ -191,6 +191,7 @@ def test_the_limits_read_as_in_a_textbook():
             [("text", "below "), ("math", r"\eta_{\mathrm{crit}}"), ("text", ", "), ("math", "e^{-x}")],
         ),
         ("10^25 and $a_b$", [("math", "10^{25}"), ("text", " and "), ("math", "a_b")]),
+        ("W_1W_2", [("math", "W_{1}"), ("math", "W_{2}")]),
         ("W_ℓW_ℓᵀ", [("math", r"W_{\ell}"), ("math", r"W_{\ell}"), ("text", "ᵀ")]),
         (
             "call `phase_portrait`, train_loss",
@@ -212,8 +213,10 @@ def test_special_functions_are_written_as_mathematicians_do():
     assert latex(sp.log(level)) == r"\ln{\left(\mathrm{level} \right)}"
     cases = latex(sp.Piecewise((1, sp.Eq(depth, 2)), (gamma, True)))
     assert cases.startswith(r"\begin{cases} \displaystyle 1 & \text{for } L = 2 \\")
-    for source in (shown, cases):
+    assert latex(sp.exp((gamma - 1) / depth)) == r"e^{\left(\gamma - 1\right) / L}"
+    for source in (shown, cases, r"\tfrac12 g''^2 + \tfrac13 g'''"):
         page = read(mathml(source, display=True))
+        assert "math" in page.seen
         assert (page.wrong, page.open) == ([], [])
 
 
@@ -245,6 +248,7 @@ def test_every_further_chapter_can_be_rendered(chapter):
     assert balanced(source)
     assert source.isascii(), set(re.findall(r"[^ -~\n]", source))
     assert (page.wrong, page.open) == ([], [])
+    assert "code" not in page.seen, "a formula could not be converted"
 
 
 @pytest.mark.parametrize("layers", [None, 1, 2, 3])
