@@ -98,23 +98,29 @@ def fit_window(
     model = ToyModel(loss=loss, optimizer=optimizer)
     if boundary not in model.boundary_names:
         model.boundary(boundary)  # raises, and says why
-    reference = "eta_crit"
-    if optimizer == "sign" or (boundary == "eta_max" and loss != "mse"):
-        reference = "eta_max"
-    upper = "eta_max" if optimizer == "sign" else "eta_crit"
+    own = optimizer == "sign" or (boundary == "eta_max" and loss != "mse")
+    reference = "eta_max" if own else "eta_crit"
     law, edge = _slope_edge(model, reference, layers, regime, allowed, delta)
     why = f"{reference}'s local exponent is within {allowed:g} of its {regime} limit {law}"
     low, high = 0.0, edge
     if regime == "rich":
         # the ratio is proportional to T, so a margin lowers the apex to that of T/margin
         low, high = edge, model.apex(steps=budget / ratio, depth=layers, level=level, beta=beta, delta=delta)
-        why += f" and {upper}/eta_min >= {ratio:g} at T = {budget:g}"
-        if high <= low:
-            need = f"larger, or margin smaller: at depth {layers} gamma must exceed {low:.3g} and stay below {high:.3g}"
-            raise InputError("steps", budget, need)
+        why += f" and {'eta_max' if optimizer == 'sign' else 'eta_crit'}/eta_min >= {ratio:g} at T = {budget:g}"
+    return _clipped(regime, layers, budget, (low, high), (bottom, top), why)
+
+
+def _clipped(
+    regime: Regime, layers: int, budget: float, window: tuple[float, float], span: tuple[float, float], why: str
+) -> FitWindow:
+    # the part of the window that lies in the span at hand
+    (low, high), (bottom, top) = window, span
+    if regime == "rich" and high <= low:
+        need = f"larger, or margin smaller: at depth {layers} gamma must exceed {low:.3g} and stay below {high:.3g}"
+        raise InputError("steps", budget, need)
     start, end = max(low, bottom), min(high, top)
     if start >= end:
-        raise InputError("gamma_range", gamma_range, f"one that overlaps {low:.3g} < gamma < {high:.3g}, where {why}")
+        raise InputError("gamma_range", span, f"one that overlaps {low:.3g} < gamma < {high:.3g}, where {why}")
     clipped = ", clipped to the range at hand" if (start, end) != (low, high) else ""
     reason = f"gamma in [{start:.4g}, {end:.4g}] at depth {layers}, {regime}: there {why}{clipped}."
     return FitWindow(regime, start, end, reason)

@@ -7,8 +7,6 @@ piecewise polynomial limit.
 
 from __future__ import annotations
 
-import time
-
 import mpmath
 import numpy as np
 import pytest
@@ -16,10 +14,10 @@ import sympy as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from theory import InputError, ToyModel, fit_window, symbols
+from theory import InputError, ToyModel, symbols
 from theory.escape import escape_rate
 from theory.losses import CROSS_ENTROPY, MSE, exact_output
-from theory.sharpness import saddle_gamma, sharpening_ratio, spectrum
+from theory.sharpness import spectrum
 
 CE, HEAVY, SIGN = ToyModel("cross-entropy"), ToyModel(optimizer="momentum"), ToyModel(optimizer="sign")
 F = sp.Symbol("F")
@@ -141,6 +139,9 @@ def test_cross_entropy_diverges_at_a_multiple_of_gamma(depth, coefficient):
     assert high.limit("lazy", depth).exponent == 1
     assert float(high.limit("lazy", depth).coefficient.evalf()) == pytest.approx(coefficient, abs=6e-4)
     assert high.numeric(gamma=1e-8, depth=depth) / 1e-8 == pytest.approx(coefficient, abs=6e-4)
+    # the map of any γ and the threshold of the limiting map are found in different ways
+    limit = float(high.limit("lazy", depth).coefficient.evalf())
+    assert high.numeric(gamma=1e-8, depth=depth) / 1e-8 == pytest.approx(limit, rel=1e-6)
     if depth % 2 == 0:
         c = high.numeric(gamma=1e-8, depth=depth) / 1e-8
         assert c * (1 - LABEL) * (1 + c * LABEL) ** (depth - 2) == pytest.approx(2, rel=1e-6)
@@ -291,110 +292,61 @@ def test_user_loss_is_the_named_one():
         )
 
 
-@pytest.mark.parametrize(
-    ("loss", "why"),
-    [
-        (sp.Integer(3), "exactly one symbol"),
-        (F * sp.Symbol("G"), "exactly one symbol"),
-        (sp.exp(-F), "minimum"),
-        ((F + 1) ** 2, "falling at f = 0"),
-        ((F - 1) ** 4, "positive curvature"),
-        (sp.Abs(F - 1), "differentiable|curvature|minimum"),
-        (-((F - 1) ** 2), "falling|minimum"),
-        (1 - sp.exp(-8 * (F - 1) ** 2), "convex"),
-    ],
-)
-def test_unusable_losses_say_why(loss, why):
-    with pytest.raises(InputError, match=why):
-        ToyModel(loss)
+@pytest.mark.parametrize("depth", [2, 3, 8, 64])
+@pytest.mark.parametrize("strength", [1e-8, 1e-3, 1.0, 40.0, 1e8])
+def test_cross_entropy_eta_max_solves_its_condition_to_50_digits(depth, strength):
+    ours = float(CE.boundary("eta_max").numeric(gamma=strength, depth=depth))
+    with mpmath.workdps(50):
+        gamma, pull = mpmath.mpf(strength), sigma(mpmath.mpf(1))
+
+        def push(w):
+            return w ** (depth - 1) * (sigma((w**depth - 1) / gamma) - pull)
+
+        def excess(place):
+            """g(g(m)) - m at the rate whose critical point has the output `place`, and that rate."""
+            w = (1 + gamma * place) ** (mpmath.mpf(1) / depth)
+            h = w * mpmath.mpf(10) ** -20 * min(gamma, 1)
+            rate = 2 * h / (push(w + h) - push(w - h))
+            top = w - rate * push(w)
+            across = top - rate * push(top)
+            return across - rate * push(across) - top, rate
+
+        def rate_at(place):
+            return excess(place)[1]
+
+        # the output of the critical point at our rate, then the sign of the condition 1e-12 on either side of it
+        low, high = -1 / gamma, mpmath.mpf(1)
+        signs = []
+        for side in (1 - mpmath.mpf(10) ** -12, 1 + mpmath.mpf(10) ** -12):
+            a, b = low, high
+            for _ in range(150):
+                middle = (a + b) / 2
+                beyond = middle <= -1 / gamma or not 0 < rate_at(middle) * gamma < ours * side
+                a, b = (middle, b) if beyond else (a, middle)
+            signs.append(excess(b)[0] > 0)
+        assert signs == [False, True]
 
 
-@pytest.mark.parametrize(
-    ("call", "named"),
-    [
-        (lambda: HEAVY.boundary("eta_crit").numeric(gamma=1, depth=3), "beta"),
-        (lambda: HEAVY.boundary("eta_crit").numeric(gamma=1, depth=3, beta=1.0), "beta"),
-        (lambda: HEAVY.boundary("eta_crit").numeric(gamma=1, depth=3, beta=float("nan")), "beta"),
-        (lambda: HEAVY.boundary("eta_max"), "boundary"),
-        (lambda: SIGN.boundary("eta_crit"), "boundary"),
-        (lambda: SIGN.boundary("eta_max").numeric(gamma=1, depth=3), "delta"),
-        (lambda: CE.boundary("eta_max").numeric(gamma=1, depth=1), "depth"),
-        (lambda: CE.boundary("eta_min").numeric(gamma=float("nan"), depth=3, steps=9), "gamma"),
-        (lambda: ToyModel(target=-1), "target"),
-        (lambda: ToyModel(target=float("nan")), "target"),
-        (lambda: ToyModel(init_scale=0), "init_scale"),
-        (lambda: ToyModel((F - 2) ** 2, target=2), "target"),
-        (lambda: fit_window("eta_crit", 3, "rich", 1000, optimizer="sign", delta=0.1), "boundary"),
-    ],
-)
-def test_bad_input_is_named(call, named):
-    with pytest.raises(InputError, match=f"^{named} = "):
-        call()
+@pytest.mark.parametrize("depth", [3, 5, 7])
+@pytest.mark.parametrize("strength", [1e-4, 0.3, 2.0, 1e3])
+def test_the_map_falls_from_the_minimiser_to_its_edge_for_odd_depth(depth, strength):
+    """What the argument of theory.escape needs besides convexity: min of g over [w*, m] is g(m)."""
+    rate = float(CE.boundary("eta_max").numeric(gamma=strength, depth=depth)) / strength
+
+    def image(w):
+        with np.errstate(over="ignore"):
+            return w - rate * w ** (depth - 1) * (1 / (1 + np.exp(-(w**depth - 1) / strength)) - LABEL)
+
+    end = (1 + strength) ** (1 / depth)
+    top = image(np.linspace(0, end, 200_001)).max()
+    beyond = image(np.linspace(end, top, 200_001))
+    assert beyond.min() >= beyond[-1] - 1e-9 * abs(beyond[-1])
 
 
-@pytest.mark.parametrize(
-    ("loss", "optimizer"),
-    [("cross-entropy", "gd"), ("mse", "momentum"), ("cross-entropy", "momentum"), ("mse", "sign")],
-)
-def test_derivations_hold_and_are_quick(loss, optimizer):
-    start = time.process_time()
-    results = ToyModel(loss, optimizer).derivation().run()
-    assert all(result.passed for result in results)
-    assert time.process_time() - start < 10  # alone on a core it takes below 5
-
-
-@pytest.mark.parametrize(
-    ("loss", "optimizer"), [("cross-entropy", "gd"), ("cross-entropy", "momentum"), ("mse", "sign")]
-)
-def test_a_wrong_factor_falsifies_every_positive_step(loss, optimizer):
-    for step in ToyModel(loss, optimizer).derivation().steps:
-        if isinstance(step.expression, sp.Expr):
-            wrong = step.expression * sp.Rational(11, 10)
-            try:
-                survived = step.check(wrong) is True
-            except (ValueError, TypeError, ZeroDivisionError, StopIteration):
-                survived = False
-            assert not survived, step.name
-
-
-def test_a_user_loss_has_a_derivation():
-    assert ToyModel(sp.cosh(F - 1)).derivation().run()
-
-
-def test_regression_values():
-    assert float(CROSS_ENTROPY.curvature_at_minimum) == pytest.approx(0.19661, abs=1e-5)
-    assert float(CROSS_ENTROPY.pull_at_start) == pytest.approx(0.23106, abs=1e-5)
-    assert saddle_gamma(MSE).subs(symbols.depth, 3) == sp.Rational(3, 2)
-    assert float(saddle_gamma(CROSS_ENTROPY).subs(symbols.depth, 2)) == pytest.approx(0.25 / 0.2310586 * 2, rel=1e-6)
-    rich = sharpening_ratio(MSE)[1] / symbols.gamma ** (1 - 2 / symbols.depth)
-    assert float(rich.subs(symbols.depth, 3).subs(symbols.gamma, 1e12)) == pytest.approx(3, rel=1e-9)
-    assert HEAVY.apex(steps=1000, depth=4, beta=0.9) == pytest.approx(ToyModel().apex(steps=19000, depth=4), rel=1e-9)
-    assert SIGN.apex(steps=1000, depth=4, delta=0.1) == np.inf
-    assert SIGN.apex(steps=5, depth=4, delta=0.1) == 0
-    closing = SIGN.apex(steps=20, depth=4, delta=0.1)
-    ends = [SIGN.boundary(n).numeric(gamma=closing, depth=4, steps=20, delta=0.1) for n in ("eta_min", "eta_max")]
-    assert ends[0] == pytest.approx(ends[1], rel=1e-12)
-
-
-def test_fit_windows_of_other_models():
-    lazy = fit_window("eta_max", 3, "lazy", 1000, loss="cross-entropy")
-    slope = CE.boundary("eta_max").numeric_exponent(gamma=lazy.high, depth=3)
-    assert abs(slope - 1) <= 0.05
-    rich = fit_window("eta_crit", 3, "rich", 10_000, loss="cross-entropy")
-    ratio = [CE.boundary(n).numeric(gamma=rich.high, depth=3, steps=10_000) for n in ("eta_min", "eta_crit")]
-    assert ratio[1] / ratio[0] >= 30 * (1 - 1e-9)
-    assert fit_window("eta_max", 3, "rich", 10_000, optimizer="sign", delta=0.1).high == 1e8
-    assert fit_window("eta_min", 3, "rich", 1000, optimizer="momentum", beta=0.9).high > rich.low
-
-
-def test_a_million_points_are_quick():
-    points = 10.0 ** np.random.default_rng(0).uniform(-8, 8, 10**6)
-    for name, seconds in (("eta_min", 1.0), ("eta_crit", 0.1), ("eta_max", 0.1)):
-        edge = CE.boundary(name)
-        edge.numeric(gamma=points, depth=3, steps=10)
-        taken = []
-        for _ in range(3):
-            start = time.process_time()
-            edge.numeric(gamma=points, depth=3, steps=10)
-            taken.append(time.process_time() - start)
-        assert min(taken) < 3 * seconds, name  # the target, with room for a busy machine
+@pytest.mark.parametrize("place", [0.5, 3.0])
+def test_cross_entropy_with_another_label(place):
+    model = ToyModel("cross-entropy", target=place)
+    label = 1 / (1 + np.exp(-place))
+    edge = model.boundary("eta_crit").numeric(gamma=2.0, depth=3)
+    sharp = 3 * label * (1 - label) * (1 + 2.0 * place) ** (4 / 3) / 4
+    assert edge == pytest.approx(2 / sharp, rel=1e-12)
