@@ -11,6 +11,9 @@ w + c|w|^{L−1}|ℓ′|, convex, so the condition is g(g(m)) ≤ m (where g fal
 statement **g(g(m)) = m, g(m) < 0**. The critical point w_c of m = g(w_c) obeys c = 1/φ′(w_c), so one bisection over
 f_c = f(w_c) finds the edge. For MSE it returns the number r(L) of ``theory.crisis`` at every γ.
 
+Starts anywhere in [0, w*] are covered, w = 1 among them. A loss much steeper than a square far below its minimum (cosh,
+say) throws the starts near w = 0 out long before w = 1 at small γ; there the edge is a lower bound on that of w = 1.
+
 For cross-entropy |ℓ′| < 1: at small γ, ℓ′ is a step, m = 1 + cσ, and the edge is η = c_L γ; at large γ, in units of
 γ^{1/L}, the map is z − C z^{L−1} ℓ′(z^L), free of γ: η = C_L γ^{2/L}.
 """
@@ -30,6 +33,7 @@ from theory.quadrature import FloatArray
 from theory.symbols import depth as depth_symbol
 
 _HALVINGS = 90
+_FARTHEST = 1e300  # output at which the search starts when 1/γ overflows
 _RICH = 1e14  # a γ at which the rich coefficient is reached: the map's terms in 1/γ are below 1e-14
 _LAZY = 1e-9  # a γ at which the lazy coefficient is reached
 
@@ -71,13 +75,14 @@ def escape_rate(loss: Loss, gamma: FloatArray, depth: int) -> FloatArray:
         # φ′ ≤ 0 is beyond c = ∞: as good as escaped
         return ~(rise > 0) | ((across < -1.0) & ~(back <= top)), rate
 
-    low, high = -1.0 / gamma, np.ones_like(gamma)
+    # in arsinh f: the critical point lies near ln γ for bounded slopes, near −1/γ for others, and γ may be tiny
+    low, high = -np.arcsinh(np.minimum(1.0 / gamma, _FARTHEST)), np.arcsinh(np.ones_like(gamma))
     with np.errstate(over="ignore", invalid="ignore"):
         for _ in range(_HALVINGS):
             middle = (low + high) / 2.0
-            out, _ = escapes(middle)
+            out, _ = escapes(np.sinh(middle))
             low, high = np.where(out, middle, low), np.where(out, high, middle)
-        found = gamma * escapes(high)[1]
+        found = gamma * escapes(np.sinh(high))[1]
     if not np.isfinite(found).all():
         raise InputError("loss", str(loss.excess), "such that its slope can be evaluated in float64 at large outputs")
     return found

@@ -142,6 +142,8 @@ def test_cross_entropy_diverges_at_a_multiple_of_gamma(depth, coefficient):
     # the map of any γ and the threshold of the limiting map are found in different ways
     limit = float(high.limit("lazy", depth).coefficient.evalf())
     assert high.numeric(gamma=1e-8, depth=depth) / 1e-8 == pytest.approx(limit, rel=1e-6)
+    far = high.numeric(gamma=[1e-150, 1e-30], depth=depth) / [1e-150, 1e-30]
+    np.testing.assert_allclose(far, limit, rtol=1e-9)
     if depth % 2 == 0:
         c = high.numeric(gamma=1e-8, depth=depth) / 1e-8
         assert c * (1 - LABEL) * (1 + c * LABEL) ** (depth - 2) == pytest.approx(2, rel=1e-6)
