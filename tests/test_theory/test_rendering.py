@@ -174,6 +174,8 @@ def test_the_table_at_a_depth_is_the_table_for_every_depth(layers):
 
 
 def test_the_limits_read_as_in_a_textbook():
+    entropy = " ".join(table_text(boundary_table(ToyModel(loss="cross-entropy"))).split())
+    assert "c(2) = 7.437, c(3) = 2.255, c(4) = 1.590, c(5) = 1.111, c(6) = 0.9314." in entropy
     text = table_text(boundary_table(MODEL))
     assert re.search(r"eta_crit +\(2/L\) γ\^2 +\(2/L\) γ\^\(2/L\)\n", text)
     assert re.search(r"eta_min .* \(1/\(T \(L - 2\)\)\) γ  \(L > 2\)\n", text)
