@@ -116,45 +116,43 @@ class _Progress:
 class Derive:
     """Print the toy model's boundaries and their derivation, with a mark for every check."""
 
-    loss: Literal["mse"] = "mse"
+    loss: Literal["mse", "cross-entropy"] = "mse"
     """Loss of the toy model."""
-    optimizer: Literal["gd"] = "gd"
+    optimizer: Literal["gd", "momentum", "sign"] = "gd"
     """Optimizer of the toy model."""
     depth: int | None = None
-    """Weight layers L; symbolic when not given."""
+    """Weight layers L of the table; symbolic when not given. The steps hold for every L."""
+    chapter: Literal["band", "cascade", "catapult", "deep_linear", "conserved", "euler_degree", "all"] | None = None
+    """A further chapter to derive and check after the plane itself; all for every one."""
     out: Path | None = None
-    """Also write the derivation to this Markdown file."""
+    """Also write all of it to this file: .md, .tex or .html."""
 
     def run(self) -> None:
-        """Print the table, then the derivation."""
-        from rich.console import Console
-        from rich.table import Table
-
-        from empirical.store import write_atomically
-        from theory import BOUNDARIES, InputError, ToyModel
+        """Print the table, then the derivation; a falsified step ends in exit code 1."""
+        from theory import FalsifiedStepError, ToyModel
+        from theory.derivation import chapters
+        from theory.document import Chapter, Document, boundary_table, steps_text, table_text
         from theory.errors import positive_integer
-        from theory.symbols import depth as layers
+        from theory.rendering import checked_suffix, save
 
         if self.depth is not None:
             positive_integer("--depth", self.depth)
-        if self.out is not None and self.out.suffix != ".md":
-            raise InputError("--out", str(self.out), "a file that ends in .md")
-        model = ToyModel(loss=self.loss, optimizer=self.optimizer)
-        table = Table(title=f"Boundaries, {self.loss}, {self.optimizer}, L = {self.depth or 'symbolic'}")
-        for heading in ("", "exactly", "lazy limit", "rich limit"):
-            table.add_column(heading)
-        for name in BOUNDARIES:
-            boundary = model.boundary(name)
-            limits = [boundary.limit("lazy", self.depth), boundary.limit("rich", self.depth)]
-            exact = boundary.expr if self.depth is None else boundary.expr.subs(layers, self.depth)
-            table.add_row(name, str(exact), *(f"({li.coefficient}) gamma**({li.exponent})" for li in limits))
-        Console().print(table)
-        derivation = model.derivation()
-        results = derivation.run(strict=False)
-        print(derivation.to_text(results), end="")
         if self.out is not None:
-            write_atomically(self.out, derivation.to_markdown(results))
-        if not all(result.passed for result in results):
+            checked_suffix(self.out)
+        model = ToyModel(loss=self.loss, optimizer=self.optimizer)
+        table = boundary_table(model, self.depth)
+        print(table_text(table))
+        further = chapters(None if self.chapter == "all" else [self.chapter]) if self.chapter else ()
+        done = []
+        for derivation in (model.derivation(), *further):
+            done.append(Chapter(derivation.title, derivation.run(strict=False)))
+            print(steps_text(derivation.title, done[-1].results), flush=True)
+        document = Document(done[0].title, tuple(done), table)
+        if self.out is not None:
+            save(document, self.out)
+            print(f"written to {self.out}")
+        if not all(result.passed for result in document.results):
+            print(f"richscape: {FalsifiedStepError(document.title, document.results)}", file=sys.stderr)
             raise SystemExit(1)
 
 

@@ -36,21 +36,26 @@ class Limit:
         exponent: power of γ, in L.
         coefficient: what multiplies the power; in L and, for eta_min, T and level.
         condition: the depths for which this holds.
+        correction: first relative correction: η = coefficient · γ^exponent · (1 + correction + …); ``None`` where none
+            is derived.
     """
 
     exponent: sp.Expr
     coefficient: sp.Expr
     condition: sp.Basic = sp.true
+    correction: sp.Expr | None = None
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Checked arguments of a numeric boundary: γ flattened, L, T (``nan`` where none is needed) and the level."""
+    """Checked arguments of a numeric boundary: γ flattened, L, T, level, β and δ (``nan`` where none is needed)."""
 
     gamma: FloatArray
     depth: int
     steps: float
     level: float
+    beta: float = float("nan")
+    delta: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,10 @@ class Boundary:
         value: numeric form of ``expr``.
         slope: numeric form of ``local_exponent``.
         exponent: d ln η / d ln γ, exactly.
-        needs_steps: whether the boundary depends on T and the level.
+        needs_steps: whether the boundary depends on T (and on the level).
+        needs_beta: whether the boundary depends on the momentum β.
+        needs_delta: whether the boundary depends on the terminal error δ.
+        undefined: why there is no numeric form; empty where there is one.
     """
 
     name: str
@@ -76,6 +84,9 @@ class Boundary:
     slope: Callable[[Arguments], FloatArray] = field(repr=False)
     special_limits: Mapping[tuple[str, int], Limit] = field(default_factory=dict, repr=False)
     needs_steps: bool = False
+    needs_beta: bool = False
+    needs_delta: bool = False
+    undefined: str = ""
 
     @cached_property
     def local_exponent(self) -> sp.Expr:
@@ -95,18 +106,31 @@ class Boundary:
             The limit; for a given ``depth``, with that L put in.
 
         Raises:
-            InputError: unknown regime, or a depth that is not an integer >= 1.
+            InputError: unknown regime, one for which no limit is derived, or a depth that is not an integer >= 1.
         """
         one_of("regime", regime, REGIMES)
+        if regime not in self.limits:
+            raise InputError("regime", regime, f"one whose limit of {self.name} is derived: {', '.join(self.limits)}")
         if depth is None:
             return self.limits[regime]
         layers = positive_integer("depth", depth)
         if (regime, layers) in self.special_limits:
             return self.special_limits[regime, layers]
         general = self.limits[regime]
-        return Limit(general.exponent.subs(depth_symbol, layers), general.coefficient.subs(depth_symbol, layers))
+        correction = None if general.correction is None else general.correction.subs(depth_symbol, layers)
+        placed = [part.subs(depth_symbol, layers) for part in (general.exponent, general.coefficient)]
+        return Limit(placed[0], placed[1], correction=correction)
 
-    def numeric(self, *, gamma: ArrayLike, depth: int, steps: float | None = None, level: float = 0.9) -> FloatArray:
+    def numeric(
+        self,
+        *,
+        gamma: ArrayLike,
+        depth: int,
+        steps: float | None = None,
+        level: float = 0.9,
+        beta: float | None = None,
+        delta: float | None = None,
+    ) -> FloatArray:
         """The boundary's learning rate on an array of γ.
 
         Args:
@@ -114,18 +138,27 @@ class Boundary:
             depth: number of layers L.
             steps: training budget T in optimizer steps; needed by eta_min, without effect on the others.
             level: fraction of the initial loss that counts as trained, in (0, 1); as ``steps``.
+            beta: momentum β in [0, 1); needed with momentum, without effect on the others.
+            delta: terminal error |f/f* − 1|; needed by eta_max of sign descent, without effect on the others.
 
         Returns:
             η (one rate for each of the L weights, no factor of L in it), float64, in the shape of ``gamma``.
 
         Raises:
             InputError: γ not positive and finite, depth not an integer >= 1, steps missing or not positive, level
-                outside (0, 1).
+                outside (0, 1), beta missing or outside [0, 1), delta missing or not positive.
         """
-        return self._evaluate(self.value, gamma, depth, steps, level)
+        return self._evaluate(self.value, gamma, depth, steps, level, beta, delta)
 
     def numeric_exponent(
-        self, *, gamma: ArrayLike, depth: int, steps: float | None = None, level: float = 0.9
+        self,
+        *,
+        gamma: ArrayLike,
+        depth: int,
+        steps: float | None = None,
+        level: float = 0.9,
+        beta: float | None = None,
+        delta: float | None = None,
     ) -> FloatArray:
         """The boundary's local exponent d ln η / d ln γ on an array of γ.
 
@@ -134,6 +167,8 @@ class Boundary:
             depth: number of layers L.
             steps: as for ``numeric`` (the exponent does not depend on it).
             level: as for ``numeric``.
+            beta: as for ``numeric``.
+            delta: as for ``numeric``.
 
         Returns:
             The dimensionless slope, float64, in the shape of ``gamma``.
@@ -141,7 +176,7 @@ class Boundary:
         Raises:
             InputError: as for ``numeric``.
         """
-        return self._evaluate(self.slope, gamma, depth, steps, level)
+        return self._evaluate(self.slope, gamma, depth, steps, level, beta, delta)
 
     def latex(self) -> str:
         r"""The boundary as a LaTeX equation, without delimiters.
@@ -158,13 +193,22 @@ class Boundary:
         depth: int,
         steps: float | None,
         level: float,
+        beta: float | None,
+        delta: float | None,
     ) -> FloatArray:
+        if self.undefined:
+            raise InputError("boundary", self.name, self.undefined)
         strengths = positive_array("gamma", gamma)
         layers = positive_integer("depth", depth)
         if steps is None and self.needs_steps:
             raise InputError("steps", steps, "given for eta_min: a positive number of optimizer steps")
         budget = float("nan") if steps is None else positive_number("steps", steps)
-        arguments = Arguments(strengths.ravel(), layers, budget, checked_level(level))
+        momentum, error = float("nan"), float("nan")
+        if self.needs_beta or beta is not None:
+            momentum = checked_beta(beta)
+        if self.needs_delta or delta is not None:
+            error = positive_number("delta", delta)
+        arguments = Arguments(strengths.ravel(), layers, budget, checked_level(level), momentum, error)
         return function(arguments).reshape(strengths.shape)[()]
 
 
@@ -184,6 +228,23 @@ def checked_level(level: float) -> float:
     if value >= 1:
         raise InputError("level", value, "a number strictly between 0 and 1")
     return value
+
+
+def checked_beta(beta: float | None) -> float:
+    """Check a momentum.
+
+    Args:
+        beta: β of v ← βv + g.
+
+    Returns:
+        The value as a Python ``float``.
+
+    Raises:
+        InputError: missing, or not a number in [0, 1).
+    """
+    if beta is not None and not isinstance(beta, bool) and isinstance(beta, int | float) and 0 <= beta < 1:
+        return float(beta)
+    raise InputError("beta", beta, "a momentum in [0, 1)")
 
 
 def log_slope(expression: sp.Expr, variable: sp.Symbol) -> sp.Expr:

@@ -6,11 +6,20 @@ expression by another one falsifies the step. Nothing here knows any physics.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import sympy as sp
+
+from theory.errors import one_of
+
+if TYPE_CHECKING:
+    from theory.document import Document
 
 
 @dataclass(frozen=True)
@@ -103,33 +112,100 @@ class Derivation:
         Returns:
             The document, ending in a newline.
         """
-        results = self.run(strict=False) if results is None else results
-        lines = [f"# {self.title}", "", _summary(results), ""]
-        for number, result in enumerate(results, start=1):
-            step = result.step
-            lines += [f"## {number}. {step.name}", "", step.statement, ""]
-            lines += ["$$", f"{step.label} = {sp.latex(step.expression)}", "$$", ""]
-            lines += [f"{_verdict(result)} ({result.seconds:.2f} s): {step.method}.", ""]
-        return "\n".join(lines)
+        from theory.rendering import to_markdown
 
-    def to_text(self, results: Sequence[StepResult] | None = None) -> str:
-        """Render as a plain table for a terminal.
+        return to_markdown(self.document(results))
+
+    def to_latex(self, results: Sequence[StepResult] | None = None) -> str:
+        """Render as a LaTeX document that compiles on its own.
 
         Args:
             results: as for ``to_markdown``.
 
         Returns:
-            One line per step: verdict, seconds, name, statement; then a summary. Ends in a newline.
+            The source, ending in a newline.
         """
-        results = self.run(strict=False) if results is None else results
-        width = max((len(result.step.name) for result in results), default=0)
-        lines = [self.title]
-        for result in results:
-            verdict = "ok    " if result.passed else "FAILED"
-            lines.append(f"{verdict} {result.seconds:6.2f} s  {result.step.name:<{width}}  {result.step.statement}")
-            if result.problem:
-                lines.append(f"       {result.problem}")
-        return "\n".join([*lines, _summary(results), ""])
+        from theory.rendering import to_latex
+
+        return to_latex(self.document(results))
+
+    def to_html(self, results: Sequence[StepResult] | None = None) -> str:
+        """Render as one HTML page with MathML, readable without a network.
+
+        Args:
+            results: as for ``to_markdown``.
+
+        Returns:
+            The page, ending in a newline.
+        """
+        from theory.rendering import to_html
+
+        return to_html(self.document(results))
+
+    def to_text(self, results: Sequence[StepResult] | None = None) -> str:
+        """Render for a terminal of 80 columns.
+
+        Args:
+            results: as for ``to_markdown``.
+
+        Returns:
+            For each step a mark, seconds, name and statement; then a summary. Ends in a newline.
+        """
+        from theory.document import steps_text
+
+        return steps_text(self.title, self.run(strict=False) if results is None else results)
+
+    def document(self, results: Sequence[StepResult] | None = None) -> Document:
+        """This derivation as a document of one chapter.
+
+        Args:
+            results: as for ``to_markdown``.
+
+        Returns:
+            What the renderers take.
+        """
+        from theory.document import Chapter, Document
+
+        done = self.run(strict=False) if results is None else tuple(results)
+        return Document(self.title, (Chapter(self.title, done),))
+
+
+#: further chapters: a module ``theory.<name>`` with a function ``steps``, and its heading
+CHAPTERS = {
+    "band": "The unstable band above eta_crit",
+    "cascade": "Period doubling and chaos",
+    "catapult": "Catapults in two directions",
+    "deep_linear": "Deep linear networks: modes and staircases",
+    "conserved": "Conserved quantities",
+    "euler_degree": "The Euler degree",
+}
+
+
+def chapters(names: Sequence[str] | None = None) -> tuple[Derivation, ...]:
+    """Derivations beyond the γ–η plane, unrun.
+
+    Args:
+        names: keys of ``CHAPTERS``; left out, every chapter there is.
+
+    Returns:
+        One derivation per chapter, in the order of ``CHAPTERS``.
+
+    Raises:
+        InputError: a name without a chapter.
+    """
+    written = {name: module for name in CHAPTERS if (module := _module(name)) is not None}
+    for name in names or ():
+        one_of("chapter", name, tuple(written))
+    chosen = [name for name in written if names is None or name in names]
+    return tuple(Derivation(CHAPTERS[name], tuple(written[name].steps())) for name in chosen)
+
+
+def _module(name: str) -> ModuleType | None:
+    # None for a chapter that is listed but not written
+    if importlib.util.find_spec(f"theory.{name}") is None:
+        return None
+    module = importlib.import_module(f"theory.{name}")
+    return module if hasattr(module, "steps") else None
 
 
 def _run(step: Step) -> StepResult:
@@ -142,14 +218,3 @@ def _run(step: Step) -> StepResult:
     except Exception as error:  # a check that breaks on the expression has not confirmed it
         passed, problem = False, f"the check raised {type(error).__name__}: {error}"
     return StepResult(step, passed, time.perf_counter() - start, problem)
-
-
-def _verdict(result: StepResult) -> str:
-    return "**Checked**" if result.passed else f"**FALSIFIED**, {result.problem}"
-
-
-def _summary(results: Sequence[StepResult]) -> str:
-    passed = sum(result.passed for result in results)
-    text = f"{passed} of {len(results)} steps checked in {sum(result.seconds for result in results):.2f} s"
-    failed = [result.step.name for result in results if not result.passed]
-    return text + ("." if not failed else "; FALSIFIED: " + ", ".join(failed) + ".")

@@ -119,8 +119,27 @@ def eta_min_limits() -> tuple[dict[str, Limit], dict[tuple[str, int], Limit]]:
     two = eta_min_expr().subs(depth, 2)
     plain = sp.log(gamma * reached / (1 - reached)) * sp.limit(two / sp.log(gamma) / gamma, gamma, sp.oo)
     one = Limit(sp.Integer(2), lazy.subs(depth, 1))
-    limits = {"lazy": Limit(sp.Integer(2), lazy), "rich": Limit(sp.Integer(1), rich, sp.Gt(depth, 2))}
+    limits = {
+        "lazy": Limit(sp.Integer(2), lazy, correction=_lazy_correction()),
+        "rich": Limit(sp.Integer(1), rich, sp.Gt(depth, 2), _rich_correction()),
+    }
     return limits, {("rich", 1): one, ("rich", 2): Limit(sp.Integer(1), plain)}
+
+
+def _lazy_correction() -> sp.Expr:
+    # -p gamma M_1/M_0, with M_k the integrals of s^k/(1-s) over (0, f)
+    moments = [sp.integrate(s**k / (1 - s), s) for k in (0, 1)]
+    first, second = ((moment.subs(s, f) - moment.subs(s, 0)).rewrite(sp.log) for moment in moments)
+    # SymPy writes ln(s-1) for the primitive: one branch of the logarithm, the same at both ends
+    values = [sp.expand(value).subs(sp.log(f - 1), sp.log(1 - f) + sp.I * sp.pi) for value in (first, second)]
+    ratio = sp.simplify(values[1] / values[0])
+    return -_POWER * gamma * sp.simplify(ratio.subs(f, MSE.output_at_level))
+
+
+def _rich_correction() -> sp.Expr:
+    # γ^-m [m ∫ s^-p (g - 1) ds - f^-m] with g - 1 = s/(1-s): what the growing part of J leaves, m = 1 - 2/L
+    m, reached = 1 - 2 / depth, MSE.output_at_level
+    return gamma**-m * (m * sp.Integral(s**-m / (1 - s), (s, 0, reached)) - reached**-m)
 
 
 def _time_integral(arguments: Arguments) -> FloatArray:
@@ -198,6 +217,7 @@ def boundary(name: str) -> Boundary:
     edge: dict[str, Limit] = {}
     for regime in ("lazy", "rich"):
         bare = power_limit(crit, gamma, regime)
-        edge[regime] = Limit(bare.exponent, ratio * bare.coefficient)
+        small = gamma if regime == "lazy" else 1 / gamma
+        edge[regime] = Limit(bare.exponent, ratio * bare.coefficient, correction=-_POWER * small)
     value = max_value if name == "eta_max" else crit_value
     return Boundary(name, ratio * crit, edge, lambda: log_slope(crit, gamma), value, crit_slope)

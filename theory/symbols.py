@@ -22,6 +22,10 @@ f = Symbol("f", real=True)  # centred, downscaled output (prod w - 1)/gamma
 sharpness = Symbol("lambda", positive=True)  # largest eigenvalue of the loss Hessian
 z = Symbol("z", real=True)  # weight in units of the minimiser, w/(1 + gamma)**(1/L)
 C = Symbol("C", positive=True)  # (2/L) eta/eta_crit, the only parameter of the map of z
+beta = Symbol("beta", positive=True)  # heavy-ball momentum, in (0, 1): v <- beta v + gradient
+delta = Symbol("delta", positive=True)  # terminal error |f/f* - 1| that sign descent is allowed
+target = Symbol("y", positive=True)  # output at the loss's minimum, 1 unless said otherwise
+init_scale = Symbol("w_0", positive=True)  # initial value of every weight, 1 unless said otherwise
 
 # --- time and integration variables
 t = Symbol("t", nonnegative=True)  # time in optimizer steps

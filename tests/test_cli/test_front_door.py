@@ -16,7 +16,7 @@ NETWORK = (
     "--out --arch --depth --width --data --image-size --batch-size --loss --gamma --steps --seeds --device --workers"
 )
 OPTIONS = {
-    "derive": "--loss --optimizer --depth --out",
+    "derive": "--loss --optimizer --depth --chapter --out",
     "simulate": "--out --loss --depth --gamma --eta --steps",
     "sweep": NETWORK + " --eta",
     "trace": NETWORK + " --boundaries --resolution",

@@ -239,9 +239,9 @@ def test_bad_input_is_refused_by_name(wrong, named):
 
 def test_unknown_names_are_refused():
     with pytest.raises(InputError, match=r"loss.*mse"):
-        ToyModel(loss="cross-entropy")
+        ToyModel(loss="hinge")
     with pytest.raises(InputError, match=r"optimizer.*gd"):
-        ToyModel(optimizer="momentum")
+        ToyModel(optimizer="adam")
     with pytest.raises(InputError, match="boundary"):
         MODEL.boundary("eta_fail")
     with pytest.raises(InputError, match="regime"):

@@ -8,7 +8,9 @@ import re
 import pytest
 import sympy as sp
 
-from theory import Derivation, FalsifiedStepError, Step, ToyModel
+import theory.derivation
+from theory import Derivation, FalsifiedStepError, InputError, Step, ToyModel
+from theory.derivation import CHAPTERS, chapters
 
 DERIVATION = ToyModel().derivation()
 
@@ -52,19 +54,37 @@ def test_a_failure_is_named_wherever_it_is_shown():
     derivation = Derivation("Four", steps)
     with pytest.raises(FalsifiedStepError, match=r"'wrong'.*'broken'.*ZeroDivisionError.*'undecided'"):
         derivation.run()
-    assert [result.passed for result in derivation.run(strict=False)] == [True, False, False, False]
-    markdown, text = derivation.to_markdown(), derivation.to_text()
-    assert "FALSIFIED: wrong, broken, undecided" in markdown
-    assert markdown.count("**FALSIFIED**") == 3
-    assert text.count("FAILED") == 3
-    assert "1 of 4 steps checked" in text
+    results = derivation.run(strict=False)
+    assert [result.passed for result in results] == [True, False, False, False]
+    shown = {
+        r"\*\*FALSIFIED\*\*": derivation.to_markdown(results),
+        r"\\falsified\{the check": derivation.to_latex(results),
+        "✗ FALSIFIED": derivation.to_html(results),
+        "✗.*FAILED": derivation.to_text(results),
+    }
+    for mark, text in shown.items():
+        assert "FALSIFIED: wrong, broken, undecided" in text
+        assert "1 of 4 steps checked" in text
+        assert "ZeroDivisionError" in text
+        assert len(re.findall(mark, text)) == 3, mark
 
 
-def test_markdown_shows_statement_formula_and_check():
-    results = DERIVATION.run()
-    markdown = DERIVATION.to_markdown(results)
-    for result in results:
-        assert result.step.statement in markdown
-        assert result.step.method in markdown
-    assert markdown.count("$$") == 2 * len(results)
-    assert "FALSIFIED" not in markdown
+def test_chapters_come_by_name_in_a_fixed_order():
+    every = chapters()
+    titles = [chapter.title for chapter in every]
+    assert titles == [title for title in CHAPTERS.values() if title in titles]
+    assert all(isinstance(step, Step) for chapter in every for step in chapter.steps)
+    for name, title in CHAPTERS.items():
+        if title in titles:
+            (one,) = chapters([name])
+            assert one.title == title
+    assert chapters([]) == ()
+    with pytest.raises(InputError, match="chapter = 'alchemy'"):
+        chapters(["alchemy"])
+
+
+def test_a_chapter_that_is_not_written_is_left_out_or_refused(monkeypatch):
+    monkeypatch.setitem(theory.derivation.CHAPTERS, "unwritten", "Not yet")
+    assert "Not yet" not in [chapter.title for chapter in chapters()]
+    with pytest.raises(InputError, match="chapter = 'unwritten'"):
+        chapters(["unwritten"])
