@@ -12,9 +12,11 @@ if hasattr(os, "sched_setaffinity"):
 
 import ensemble
 import startup
+import theory_numeric
 from common import environment
 
 print("# Benchmarks\n")
 print(environment() + "\n")
 print("## Start-up\n\n" + startup.table() + "\n")
+print("## Numeric boundaries, a million points\n\n" + theory_numeric.table() + "\n")
 print("## Ensemble of MLPs\n\n" + ensemble.table())
