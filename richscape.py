@@ -122,7 +122,12 @@ class Derive:
     """Optimizer of the toy model."""
     depth: int | None = None
     """Weight layers L of the table; symbolic when not given. The steps hold for every L."""
-    chapter: Literal["band", "cascade", "catapult", "deep_linear", "conserved", "euler_degree", "all"] | None = None
+    chapter: (
+        Literal[
+            "flow_forms", "cascade", "crisis", "band", "catapult", "deep_linear", "conserved", "euler_degree", "all"
+        ]
+        | None
+    ) = None
     """A further chapter to derive and check after the plane itself; all for every one."""
     out: Path | None = None
     """Also write all of it to this file: .md, .tex or .html."""

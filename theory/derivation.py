@@ -172,8 +172,10 @@ class Derivation:
 
 #: further chapters: a module ``theory.<name>`` with a function ``steps``, and its heading
 CHAPTERS = {
-    "band": "The unstable band above eta_crit",
-    "cascade": "Period doubling and chaos",
+    "flow_forms": "Gradient flow: elementary times, collapse in τ, plateau exit",
+    "cascade": "Above eta_crit: period doubling",
+    "crisis": "Above eta_crit: the boundary crisis",
+    "band": "Above eta_crit: the cross-entropy band",
     "catapult": "Catapults in two directions",
     "deep_linear": "Deep linear networks: modes and staircases",
     "conserved": "Conserved quantities",
