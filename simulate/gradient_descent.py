@@ -1,126 +1,148 @@
-"""The discrete map of the scalar deep linear model, compiled.
+"""The discrete maps of the scalar deep linear model, compiled: gradient descent, heavy ball, sign descent.
 
-Gradient descent on L separate weights, all equal to w, on the loss ℓ(f) with f = (w^L − 1)/γ and w(0) = 1:
+L separate weights, all equal to w, on the loss ℓ(f) with f = (w^L − 1)/γ and w(0) = 1; g = (1/γ) w^{L−1} ℓ′(f):
 
-    w ← w − (η/γ) w^{L−1} ℓ′(f).
+    gradient descent   w ← w − η g
+    heavy ball         v ← β v + g,  w ← w − η v,  v(0) = 0
+    sign descent       w ← w − η sign(g)
 
-The state is the displacement δ = w − 1, and w^L − 1 = δ (1 + w + … + w^{L−1}) is summed by Horner's rule: nothing
-cancels, so that γ = 1e-8 is as accurate as γ = 1.
+The state is the displacement δ = w − 1 and w^L − 1 is summed from it: nothing cancels, so that γ = 1e-8 is as accurate
+as γ = 1. A run is not iterated to its end where its end is known:
+
+* it has diverged;
+* its state has occurred before (found by Brent's method), so that the rest repeats it; the tail is summed from one
+  period;
+* L ≥ 3 is odd, w < 0, and the step of gradient descent leaves w ≤ 0. There f ≤ −1/γ, and the step is
+  η|w|^{L−1}|ℓ′(f)|/γ, which divided by |w| grows with |w| (ℓ′ is monotone), so that no later step crosses zero either:
+  w → 0⁻, and every later loss lies between ℓ(−1/γ) and the present one. These are awaited to be within about 10⁻⁶;
+* it is slow, and its flow time certifies the outcome (``simulate.slow_descent``);
+* it is sign descent (``simulate.sign_descent``).
+
+With noise none of this applies (``simulate.noise``).
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
-from numpy.typing import NDArray
+from numba import parallel_chunksize, prange
+from numpy.typing import ArrayLike
 
+from simulate.compiled import compiled
+from simulate.descent_loops import CHUNK, run_heads, run_rest
+from simulate.noise import NO_NOISE, Noise, run_noisy
+from simulate.numba_losses import LOSS_CODES, excess
 from simulate.outcomes import DEFAULT_THRESHOLDS, CellResults, Thresholds, classify
+from simulate.slow_descent import SLOW, flow_table, follow
 from theory.errors import InputError, one_of, positive_array, positive_integer
 
-LOSSES = ("mse",)
+LOSSES = tuple(LOSS_CODES)
+OPTIMIZERS = ("gd", "momentum", "sign")
+
+SHORT = 2000
+"""Budgets up to which every run is iterated: following one through the flow costs as much as a few thousand steps."""
 
 
-@njit(cache=True, inline="always")
-def _powers(displacement: float, depth: int) -> tuple[float, float]:
-    """Return (w^L − 1, w^{L−1}) for w = 1 + displacement."""
-    w = 1.0 + displacement
-    geometric_sum, power = 1.0, 1.0
-    for _ in range(depth - 1):
-        geometric_sum = geometric_sum * w + 1.0
-        power *= w
-    return displacement * geometric_sum, power
-
-
-@njit(cache=True)
-def _run_cell(
-    gamma: float, eta: float, depth: int, steps: int, tail_steps: int, bound: float
-) -> tuple[float, float, int, bool]:
-    """Run one cell of the MSE map.
-
-    A state that repeats exactly (a fixed point or a 2-cycle of the floating-point map) repeats for ever: the rest
-    of the run is known and is not computed.
-
-    Returns:
-        (tail loss, peak loss, steps run, diverged).
-    """
-    displacement, before, rate = 0.0, np.nan, eta / gamma
-    raw, power = _powers(displacement, depth)
-    loss = 0.5 * (raw / gamma - 1.0) ** 2
-    loss_before = loss
-    peak, tail_sum = loss, 0.0
-    tail_start = steps - tail_steps  # the losses after steps tail_start+1 … steps are averaged
-    for step in range(1, steps + 1):
-        updated = displacement - rate * power * (raw / gamma - 1.0)
-        if step - 1 <= tail_start:
-            if updated == displacement:
-                return loss, peak, steps, False
-            if updated == before:  # the tail alternates between the two losses, starting here with loss_before
-                odd = (tail_start + 1 - step) % 2
-                first, second = (loss_before, loss) if odd == 0 else (loss, loss_before)
-                count = (tail_steps + 1) // 2
-                return (first * count + second * (tail_steps - count)) / tail_steps, peak, steps, False
-        before, displacement, loss_before = displacement, updated, loss
-        raw, power = _powers(displacement, depth)
-        if not abs(raw) <= bound:  # also true for NaN
-            return np.nan, np.inf, step, True
-        loss = 0.5 * (raw / gamma - 1.0) ** 2
-        peak = max(peak, loss)
-        if step > tail_start:
-            tail_sum += loss
-    return tail_sum / tail_steps, peak, steps, False
-
-
-@njit(cache=True, parallel=True)
-def _run_cells(gamma, eta, depth, steps, tail_steps, divergence, tail, peak, steps_run, diverged):  # type: ignore[no-untyped-def]
-    for i in prange(gamma.size):
-        bound = divergence * max(1.0, gamma[i])
-        tail[i], peak[i], steps_run[i], diverged[i] = _run_cell(gamma[i], eta[i], depth, steps, tail_steps, bound)
+@compiled(parallel=True)
+def _follow_all(gamma, eta, order, starts, beta, depth, loss_code, steps, tail_steps, levels, slow, tail, decided):  # type: ignore[no-untyped-def]
+    """Follow the slow cells, column by column; ``order`` sorts the cells by γ, ``starts`` says where a γ begins."""
+    for column in prange(starts.size - 1):
+        strength = gamma[order[starts[column]]]
+        table = flow_table(strength, depth, loss_code)
+        for j in range(starts[column], starts[column + 1]):
+            i = order[j]
+            holds, value, low, high = follow(eta[i], beta, steps, tail_steps, table, strength, depth, loss_code, slow)
+            # every threshold that a name may hang on must lie outside the bounds
+            clear = holds
+            for level in levels:
+                clear = clear and (high <= level or low > level)
+            decided[i], tail[i] = clear, value
 
 
 def run_gradient_descent(
-    gamma: NDArray[np.float64],
-    eta: NDArray[np.float64],
+    gamma: ArrayLike,
+    eta: ArrayLike,
     *,
     depth: int,
     steps: int,
     loss: str = "mse",
+    optimizer: str = "gd",
+    beta: float = 0.9,
+    noise: Noise = NO_NOISE,
+    seed: ArrayLike = 0,
     thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    certified: bool = True,
 ) -> CellResults:
-    """Run gradient descent on the scalar model, one run for each pair (γ, η).
+    """Descend on the scalar model, one run for each pair (γ, η).
 
     Args:
         gamma: feature-learning strengths, shape ``(cells,)``.
         eta: learning rates on each of the L separate weights, shape ``(cells,)`` (no width multiplier: N = 1).
         depth: number of weights L.
         steps: budget T in steps.
-        loss: ``"mse"``.
+        loss: ``"mse"`` or ``"cross-entropy"``.
+        optimizer: ``"gd"``, ``"momentum"`` (heavy ball) or ``"sign"``.
+        beta: momentum β in [0, 1), for ``"momentum"``.
+        noise: of labels and batches; none by default.
+        seed: of the noise, one integer or one a cell.
         thresholds: the numbers in the definitions of the outcomes.
+        certified: leave out the iteration of runs whose outcome is certified. Their final loss then comes from the
+            flow time, to about 10⁻⁵ of itself or to the rounding floor of an iteration, (1e-16 γ²/(ηL))².
 
     Returns:
         One entry a cell; ``final_accuracy`` is NaN, since the model has no classes.
 
     Raises:
-        InputError: a γ or η that is not positive, lengths that differ, L or T below 1, an unknown loss.
+        InputError: a γ or η that is not positive, lengths that differ, L or T below 1, an unknown loss or optimizer, β
+            outside [0, 1), a negative seed.
     """
-    one_of("loss", loss, LOSSES)
+    code = LOSS_CODES[one_of("loss", loss, LOSSES)]
+    one_of("optimizer", optimizer, OPTIMIZERS)
     positive_integer("depth", depth)
     positive_integer("steps", steps)
-    gamma, eta = positive_array("gamma", gamma).ravel(), positive_array("eta", eta).ravel()
-    if gamma.size != eta.size and 1 not in {gamma.size, eta.size}:
-        raise InputError("eta", eta.size, f"a single value, or as many as gamma has ({gamma.size})")
-    gamma, eta = np.broadcast_arrays(gamma, eta)
-    gamma, eta = np.ascontiguousarray(gamma), np.ascontiguousarray(eta)
-    tail, peak = np.empty(gamma.size), np.empty(gamma.size)
-    steps_run, diverged = np.empty(gamma.size, dtype=np.int64), np.empty(gamma.size, dtype=np.bool_)
-    _run_cells(
-        gamma, eta, depth, steps, thresholds.tail_steps(steps), thresholds.divergence, tail, peak, steps_run, diverged
-    )
-    initial = np.full(gamma.size, 0.5)
+    if not 0 <= beta < 1:
+        raise InputError("beta", beta, "at least 0 and below 1")
+    gammas, etas = positive_array("gamma", gamma).ravel(), positive_array("eta", eta).ravel()
+    if gammas.size != etas.size and 1 not in {gammas.size, etas.size}:
+        raise InputError("eta", etas.size, f"a single value, or as many as gamma has ({gammas.size})")
+    seeds = np.atleast_1d(np.asarray(seed, dtype=np.int64)).ravel()
+    cells = max(gammas.size, etas.size)
+    if seeds.size not in {1, cells} or (seeds < 0).any():
+        raise InputError("seed", seed, f"one integer >= 0, or one for each of {cells} cells")
+    gammas, etas = (np.ascontiguousarray(np.broadcast_to(values, cells)) for values in (gammas, etas))
+    seeds = np.ascontiguousarray(np.broadcast_to(seeds, cells))
+    momentum = beta if optimizer == "momentum" else 0.0
+    tail_steps = thresholds.tail_steps(steps)
+    initial = np.full(cells, excess(0.0, code))
+    if noise:
+        tail, peak, steps_run, diverged = run_noisy(
+            gammas, etas, seeds, noise=noise, beta=momentum, signed=optimizer == "sign", depth=depth, loss_code=code,
+            steps=steps, tail_steps=tail_steps, divergence=thresholds.divergence,
+        )  # fmt: skip
+    else:
+        tail, peak, diverged = np.empty(cells), initial.copy(), np.zeros(cells, dtype=np.bool_)
+        steps_run = np.full(cells, steps, dtype=np.int64)
+        decided = np.zeros(cells, dtype=np.bool_)
+        if certified and steps > SHORT and optimizer != "sign":
+            order = np.argsort(gammas, kind="stable")
+            starts = np.append(np.unique(gammas[order], return_index=True)[1], cells)
+            levels = initial[0] * np.array([thresholds.level, thresholds.settle])
+            with parallel_chunksize(1):
+                _follow_all(
+                    gammas, etas, order, starts, momentum, depth, code, steps, tail_steps, levels, SLOW, tail, decided
+                )
+        unfinished, states = np.zeros(cells, dtype=np.bool_), np.empty((cells, 3))
+        results = (tail, peak, steps_run, diverged)
+        common = (depth, code, steps, tail_steps, thresholds.divergence, certified, *results)
+        with parallel_chunksize(CHUNK):
+            open_cells = np.nonzero(~decided)[0]
+            run_heads(gammas, etas, open_cells, momentum, optimizer == "sign", *common, unfinished, states)
+        with parallel_chunksize(1):
+            run_rest(gammas, etas, np.nonzero(unfinished)[0], *common, states)
     return CellResults(
         outcome=classify(tail, peak, initial, diverged=diverged, thresholds=thresholds),
         final_loss=tail,
         initial_loss=initial,
         peak_loss=peak,
-        final_accuracy=np.full(gamma.size, np.nan),
+        final_accuracy=np.full(cells, np.nan),
         steps_run=steps_run,
     )

@@ -5,6 +5,8 @@ One labelled dataset serves toy models and trained networks; it is what ``portra
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from simulate.boundary import BOUNDARIES, BoundaryPoints, Line, collect
 from simulate.gradient_descent import run_gradient_descent
+from simulate.noise import NO_NOISE, Noise
 from simulate.outcomes import DEFAULT_THRESHOLDS, OUTCOME_NAMES, CellResults, Outcome, Thresholds
-from theory.errors import InputError, one_of, positive_array, positive_integer
+from theory.errors import InputError, one_of, positive_array
 
 _DIMS = ("gamma", "eta", "seed")
 _LONG_NAMES = {
@@ -179,6 +182,49 @@ class PhasePortrait:
         return cls(data)
 
 
+BLOCK_CELLS = 16_384
+"""Cells that ``phase_portrait`` runs at a time, in whole columns: between blocks it can be stopped."""
+
+BYTES_PER_CELL = 160
+"""Memory that a cell needs while it is run: some twenty float64 numbers."""
+
+RunBlock = Callable[[Callable[[], CellResults], NDArray[np.float64]], CellResults]
+"""Given a function that runs a block of columns and the γ of these columns, returns the block's results."""
+
+
+def check_grid(gamma: int, eta: int, seeds: int = 1) -> None:
+    """Refuse a grid that does not fit into memory, before anything is made of that size.
+
+    Args:
+        gamma: points along γ.
+        eta: points along η.
+        seeds: number of seeds.
+
+    Raises:
+        InputError: the grid needs more than this machine's memory.
+    """
+    needed, there = gamma * eta * seeds * BYTES_PER_CELL, _memory()
+    if needed > there:
+        raise InputError(
+            "grid",
+            f"{gamma} x {eta} x {seeds} cells (gamma x eta x seeds)",
+            f"at most {there // BYTES_PER_CELL:.3g} cells in {there / 2**30:.3g} GiB of memory; "
+            f"this one needs {needed / 2**30:.3g} GiB",
+        )
+
+
+def _memory() -> int:
+    """Bytes of memory of this machine; where it does not say, a modest one is assumed."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 8 * 2**30
+
+
+def _all_at_once(run: Callable[[], CellResults], _gamma: NDArray[np.float64]) -> CellResults:
+    return run()
+
+
 def phase_portrait(
     *,
     loss: str = "mse",
@@ -186,35 +232,64 @@ def phase_portrait(
     gamma: ArrayLike,
     eta: ArrayLike,
     steps: int = 10_000,
+    optimizer: str = "gd",
+    beta: float = 0.9,
+    noise: Noise = NO_NOISE,
+    seeds: Sequence[int] = (0,),
     thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    run_block: RunBlock = _all_at_once,
 ) -> PhasePortrait:
-    """Phase portrait of the scalar deep linear model under gradient descent on its L separate weights.
+    """Phase portrait of the scalar deep linear model, descending on its L separate weights.
 
     Args:
-        loss: ``"mse"``.
+        loss: ``"mse"`` or ``"cross-entropy"``.
         depth: number of weights L.
         gamma: grid of γ, ascending.
         eta: grid of η, ascending (no width multiplier: N = 1).
         steps: budget T in steps.
+        optimizer: ``"gd"``, ``"momentum"`` (heavy ball) or ``"sign"``.
+        beta: momentum β in [0, 1), for ``"momentum"``.
+        noise: of labels and batches; none by default.
+        seeds: of the noise; without noise one is enough.
         thresholds: the numbers in the definitions of the outcomes.
+        run_block: for keeping blocks of columns and showing progress; runs them as they come by default.
 
     Returns:
-        The portrait, with one seed, 0: the model has no noise.
+        The portrait.
 
     Raises:
-        InputError: an axis that is not positive and ascending, L or T below 1, an unknown loss.
+        InputError: an axis that is not positive and ascending, L or T below 1, an unknown loss or optimizer, β outside
+            [0, 1), no seed or a repeated one, a grid too large for memory.
     """
-    one_of("loss", loss, ("mse",))
-    positive_integer("depth", depth)
-    positive_integer("steps", steps)
     gammas, etas = axis("gamma", gamma), axis("eta", eta)
-    cells = run_gradient_descent(
-        np.repeat(gammas, len(etas)),
-        np.tile(etas, len(gammas)),
-        depth=depth,
-        steps=steps,
-        loss=loss,
-        thresholds=thresholds,
-    )
-    what = {"arch": "toy", "depth": depth, "loss": loss, "optimizer": "gd", "steps": steps, "noise_free": 1}
-    return PhasePortrait.from_cells(cells, gammas, etas, thresholds=thresholds, **what)  # type: ignore[arg-type]
+    chosen = tuple(int(seed) for seed in seeds)
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise InputError("seeds", list(seeds), "different integers, at least one")
+    check_grid(len(gammas), len(etas), len(chosen))
+    per_column = len(etas) * len(chosen)
+    parts = []
+    for columns in np.array_split(gammas, min(len(gammas), -(-len(gammas) * per_column // BLOCK_CELLS))):
+
+        def run(columns: NDArray[np.float64] = columns) -> CellResults:
+            return run_gradient_descent(
+                np.repeat(columns, per_column),
+                np.tile(np.repeat(etas, len(chosen)), len(columns)),
+                depth=depth,
+                steps=steps,
+                loss=loss,
+                optimizer=optimizer,
+                beta=beta,
+                noise=noise,
+                seed=np.tile(np.array(chosen, dtype=np.int64), len(columns) * len(etas)),
+                thresholds=thresholds,
+            )
+
+        parts.append(run_block(run, columns))
+    cells = CellResults(*(np.concatenate(values) for values in zip(*(p.fields().values() for p in parts), strict=True)))
+    what: dict[str, str | int | float] = {"arch": "toy", "depth": depth, "loss": loss, "optimizer": optimizer}
+    what |= {"steps": steps, "noise_free": int(not noise)}
+    if optimizer == "momentum":
+        what["beta"] = float(beta)
+    if noise:
+        what |= {"label_noise": float(noise.label), "batch": noise.batch or 0}
+    return PhasePortrait.from_cells(cells, gammas, etas, chosen, thresholds=thresholds, **what)
