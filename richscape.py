@@ -18,6 +18,8 @@ import tyro
 from tyro.conf import arg
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -166,9 +168,9 @@ class Simulate:
     """Phase portrait of the toy model, with the exact boundaries drawn on it."""
 
     out: Path
-    """Directory for portrait.nc, boundaries.csv, PNG and SVG."""
-    loss: Literal["mse"] = "mse"
-    """Loss."""
+    """Directory for portrait.nc, boundaries.csv, PNG and SVG; the same command goes on with it."""
+    loss: Literal["mse", "cross-entropy"] = "mse"
+    """Loss; cross-entropy has the soft label σ(1)."""
     depth: int = 3
     """Number of weights L."""
     gamma: Range = (1e-4, 1e4, 161)
@@ -177,20 +179,62 @@ class Simulate:
     """Learning rates on the L separate weights, log-spaced."""
     steps: int = 10_000
     """Training budget T."""
+    optimizer: Literal["gd", "momentum", "sign"] = "gd"
+    """Gradient descent, heavy ball, or sign descent."""
+    beta: float = 0.9
+    """Momentum of the heavy ball."""
+    label_noise: float = 0.0
+    """Standard deviation of one example's label noise."""
+    batch: int | None = None
+    """Examples in a batch of Gaussian inputs; the one input x = 1 when not given."""
+    seeds: int = 1
+    """Number of seeds of the noise, from 0."""
 
     def run(self) -> None:
         """Run the grid, read the boundaries off it, draw it."""
         from empirical.store import RunDirectory
-        from simulate import phase_portrait
-        from theory.errors import positive_integer
+        from simulate import CellResults, Noise, check_grid, phase_portrait
+        from theory.errors import InputError, positive_integer
 
+        for name in ("depth", "steps", "seeds"):
+            positive_integer(f"--{name}", getattr(self, name))
+        if not 0 <= self.beta < 1:
+            raise InputError("--beta", self.beta, "at least 0 and below 1")
+        noise = Noise(self.label_noise, self.batch)
+        if self.seeds > 1 and not noise:
+            raise InputError("--seeds", self.seeds, "1 where there is no noise: every seed would be the same run")
+        check_grid(self.gamma[2], self.eta[2], self.seeds)
         gamma, eta = _grid("gamma", self.gamma), _grid("eta", self.eta)
-        positive_integer("--depth", self.depth)
-        positive_integer("--steps", self.steps)
         config = {"command": "simulate"} | {name: value for name, value in asdict(self).items() if name != "out"}
         store = RunDirectory(self.out, config)
-        portrait = phase_portrait(loss=self.loss, depth=self.depth, gamma=gamma, eta=eta, steps=self.steps)
-        identity = {"arch": "toy", "variant": "balanced", "depth": self.depth, "loss": self.loss, "optimizer": "gd"}
+        per_column = len(eta) * self.seeds * self.steps
+        with _Progress() as progress:
+            progress.plan(len(gamma) * per_column)
+            progress.phase(f"{len(gamma) * len(eta) * self.seeds} toy cells", len(gamma) * per_column)
+
+            def run_block(run: Callable[[], CellResults], columns: NDArray[np.float64]) -> CellResults:
+                key = config | {"columns": columns.tolist()}
+                held = store.read_shard(key)
+                cells = run() if held is None else CellResults(**held)
+                if held is None:
+                    store.write_shard(key, cells.fields())
+                progress.advance(len(columns) * per_column, held is not None)
+                return cells
+
+            portrait = phase_portrait(
+                loss=self.loss,
+                depth=self.depth,
+                gamma=gamma,
+                eta=eta,
+                steps=self.steps,
+                optimizer=self.optimizer,
+                beta=self.beta,
+                noise=noise,
+                seeds=range(self.seeds),
+                run_block=run_block,
+            )
+        identity = {"arch": "toy", "variant": "balanced", "depth": self.depth, "loss": self.loss}
+        identity["optimizer"] = self.optimizer
         _write_portrait(store, portrait, identity, ("eta_min", "eta_crit", "eta_fail", "eta_max", "eta_star"))
 
 

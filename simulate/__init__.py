@@ -7,13 +7,18 @@ comparison a comparison.
 from simulate.boundary import BOUNDARIES, BoundaryPoints, TraceSettings, find_bracket, trace_boundaries
 from simulate.gradient_descent import run_gradient_descent
 from simulate.gradient_flow import Trajectory, gradient_flow
+from simulate.noise import Noise
 from simulate.outcomes import OUTCOME_NAMES, CellResults, Outcome, Thresholds, classify
-from simulate.portrait import PhasePortrait, phase_portrait
+from simulate.portrait import PhasePortrait, check_grid, phase_portrait
 from simulate.scaling import ScalingFit, fit_power_law
-from simulate.toy import trace_toy
+from simulate.toy import Apex, find_apex, trace_toy
 
 __all__ = [
     "BOUNDARIES",
+    "Apex",
+    "Noise",
+    "check_grid",
+    "find_apex",
     "OUTCOME_NAMES",
     "BoundaryPoints",
     "CellResults",

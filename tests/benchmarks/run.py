@@ -10,13 +10,25 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
+import subprocess
+import sys
+from pathlib import Path
+
 import ensemble
 import startup
 import theory_numeric
 from common import environment
 
+
+def in_its_own_process(script: str) -> str:
+    """The table of a script that takes every core."""
+    command = [sys.executable, str(Path(__file__).with_name(script))]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
 print("# Benchmarks\n")
 print(environment() + "\n")
 print("## Start-up\n\n" + startup.table() + "\n")
 print("## Numeric boundaries, a million points\n\n" + theory_numeric.table() + "\n")
+print("## Phase portraits of the toy\n\n" + in_its_own_process("portrait.py"))
 print("## Ensemble of MLPs\n\n" + ensemble.table())
