@@ -25,7 +25,7 @@ _TRAPPED = 1e-6  # |w|^L, the relative distance of the loss from that at w = 0
 _GOES_ON, _DIVERGED, _ENDED = 0, 1, 2
 
 
-@compiled(inline="always")
+@compiled()
 def _peak(lowest: float, highest: float, loss_code: int) -> float:
     """Largest loss over a range of outputs: ℓ is convex."""
     return max(excess(lowest, loss_code), excess(highest, loss_code))

@@ -77,7 +77,7 @@ def slope(f: float, loss_code: int) -> float:
     return -math.copysign(_BEND, r) * fall / (1.0 + p * fall)
 
 
-@compiled(inline="always")
+@compiled()
 def excess(f: float, loss_code: int) -> float:
     """ℓ(f) above its minimum, to about 1e-14 of itself everywhere."""
     r = f - 1.0
@@ -95,7 +95,7 @@ def excess(f: float, loss_code: int) -> float:
     return p * a + math.log1p(p * math.expm1(-a))
 
 
-@compiled(inline="always")
+@compiled()
 def curvature(f: float, loss_code: int) -> float:
     """ℓ″(f), with full relative accuracy down to the smallest float."""
     if loss_code == MSE:

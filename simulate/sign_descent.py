@@ -21,7 +21,7 @@ _gauss, _gauss_weights = np.polynomial.legendre.leggauss(8)
 _X, _W = (_gauss + 1) / 2, _gauss_weights / 2
 
 
-@compiled(inline="always")
+@compiled()
 def _output(k: float, gamma: float, eta: float, depth: int) -> float:
     return powers(k * eta, depth)[0] / gamma
 

@@ -59,7 +59,7 @@ _gauss, _gauss_weights = np.polynomial.legendre.leggauss(_NODES)
 _X, _W = (_gauss + 1) / 2, _gauss_weights / 2
 
 
-@compiled(inline="always")
+@compiled()
 def _place(x: float, half: float, gamma: float) -> tuple[float, float, float]:
     """(f, 1 − f, ln(1 + γf)) at the coordinate x: ln(1 + γf) up to ``half``, then half − ln 2 − ln(1−f)."""
     if x <= half:
@@ -70,7 +70,7 @@ def _place(x: float, half: float, gamma: float) -> tuple[float, float, float]:
     return f, gap, math.log1p(gamma * f)
 
 
-@compiled(inline="always")
+@compiled()
 def _slope_below(f: float, gap: float, loss_code: int) -> float:
     """−ℓ′(f), from whichever of f and 1 − f is exact."""
     if gap > 0.25:
@@ -81,7 +81,7 @@ def _slope_below(f: float, gap: float, loss_code: int) -> float:
     return -0.19661193324148188 * fall / (1.0 + 0.7310585786300049 * fall)
 
 
-@compiled(inline="always")
+@compiled()
 def _excess_below(f: float, gap: float, loss_code: int) -> float:
     """ℓ(f), from whichever of f and 1 − f is exact."""
     if gap > 1e-8 or loss_code == 0:
@@ -89,7 +89,7 @@ def _excess_below(f: float, gap: float, loss_code: int) -> float:
     return 0.5 * 0.19661193324148188 * gap * gap
 
 
-@compiled(inline="always")
+@compiled()
 def _at(x: float, half: float, gamma: float, depth: int, loss_code: int) -> tuple[float, float, float, float]:
     """(dΘ/dx, g, dg/dw, ℓ) at the coordinate x."""
     f, gap, y = _place(x, half, gamma)
@@ -202,7 +202,7 @@ def _between(low: float, k_low: int, high: float, k_high: int, table, gamma: flo
     return loss, bent
 
 
-@compiled(inline="always")
+@compiled()
 def _speed_bound(q: float, beta: float) -> float:
     """ρ of the theorem; NaN where it does not hold."""
     if beta == 0.0:
@@ -214,14 +214,14 @@ def _speed_bound(q: float, beta: float) -> float:
     return 2.0 / (middle + math.sqrt(under))
 
 
-@compiled(inline="always")
+@compiled()
 def _most(q: float, rho: float) -> float:
     """Upper bound of the flow time of one step, in units of η: ln(1/(1−qρ))/q."""
     x = q * rho
     return rho * (1.0 + 0.5 * x) if x < 1e-9 else -math.log1p(-x) / q
 
 
-@compiled(inline="always")
+@compiled()
 def _least(steps: float, a: float, rho: float, beta: float) -> tuple[float, float]:
     """Lower bound of the flow time of n steps, c·n − shift: (c, shift), in units of η; the shift is for n → ∞."""
     x = a * rho
@@ -295,7 +295,7 @@ def follow(  # type: ignore[no-untyped-def]
     return True, min(max(total / tail_steps, low), high), low, high
 
 
-@compiled(inline="always")
+@compiled()
 def _loss_at(x: float, half: float, gamma: float, loss_code: int) -> float:
     f, gap, _ = _place(x, half, gamma)
     return _excess_below(f, gap, loss_code)
