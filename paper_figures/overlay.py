@@ -7,6 +7,10 @@ law, so that a power law that holds is a level line and what departs from it is 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from itertools import zip_longest
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +22,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from empirical.trace import exact_law
+from paper_figures.axes import cell_edges, log_ticks
+from paper_figures.catapult_overlay import catapult_figure
+from paper_figures.flow_overlay import collapse_figure, staircase_figure, trajectory_figure
 from paper_figures.style import (
     BOUNDARY_COLOURS,
     BOUNDARY_MARKS,
@@ -29,22 +36,32 @@ from paper_figures.style import (
     house_style,
 )
 from simulate import BoundaryPoints, Outcome, PhasePortrait, ScalingFit
-from theory import FitWindow
+from theory import FitWindow, ToyModel
+from theory.losses import exact_output
+
+__all__ = [
+    "LAW_DASHES",
+    "catapult_figure",
+    "collapse_figure",
+    "draw_compensated",
+    "draw_laws",
+    "draw_points",
+    "draw_portrait",
+    "law_handles",
+    "log_axes",
+    "outcome_handles",
+    "portrait_figure",
+    "slope_label",
+    "slope_legend",
+    "staircase_figure",
+    "trajectory_figure",
+]
 
 LAW_DASHES = {"eta_min": (4, 2), "eta_crit": (1, 0), "eta_max": (1, 1.4)}
 """The exact boundaries that are drawn, and how."""
 
 Fits = dict[tuple[str, str], ScalingFit]
 Points = dict[tuple[str, str], BoundaryPoints]
-
-
-def _edges(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Edges of log-spaced cells around grid points."""
-    if len(points) == 1:  # a single cell has no neighbours to share its edges with: one decade
-        return points[0] * np.array([10**-0.5, 10**0.5])
-    log = np.log(points)
-    middle = (log[1:] + log[:-1]) / 2
-    return np.exp(np.concatenate([[2 * log[0] - middle[0]], middle, [2 * log[-1] - middle[-1]]]))
 
 
 def log_axes(ax: Axes) -> None:
@@ -55,8 +72,7 @@ def log_axes(ax: Axes) -> None:
     """
     ax.set(xscale="log", yscale="log")
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(base=100, numticks=30))
-        axis.set_minor_locator(NullLocator())
+        log_ticks(axis)
 
 
 def draw_portrait(ax: Axes, portrait: PhasePortrait) -> None:
@@ -67,7 +83,7 @@ def draw_portrait(ax: Axes, portrait: PhasePortrait) -> None:
         portrait: one depth, any number of seeds.
     """
     data = portrait.data
-    gamma, eta = _edges(data["gamma"].values), _edges(data["eta"].values)
+    gamma, eta = cell_edges(data["gamma"].values), cell_edges(data["eta"].values)
     outcome = portrait.most_common_outcome()
     colours = ListedColormap([OUTCOME_COLOURS[o] for o in Outcome])
     ax.pcolormesh(gamma, eta, outcome.T, cmap=colours, vmin=-0.5, vmax=len(Outcome) - 0.5, rasterized=True)
@@ -78,8 +94,19 @@ def draw_portrait(ax: Axes, portrait: PhasePortrait) -> None:
     ax.set(xlim=(gamma[0], gamma[-1]), ylim=(eta[0], eta[-1]))
 
 
-def draw_laws(ax: Axes, gamma: NDArray[np.float64], depth: int, steps: int, level: float) -> None:
-    """Draw the exact boundaries.
+def draw_laws(
+    ax: Axes,
+    gamma: NDArray[np.float64],
+    depth: int,
+    steps: int,
+    level: float,
+    *,
+    loss: str = "mse",
+    optimizer: str = "gd",
+    beta: float | None = None,
+    delta: float | None = None,
+) -> tuple[str, ...]:
+    """Draw the exact boundaries that the toy model has for this loss and optimizer.
 
     Args:
         ax: the axes.
@@ -87,11 +114,27 @@ def draw_laws(ax: Axes, gamma: NDArray[np.float64], depth: int, steps: int, leve
         depth: weight layers L.
         steps: budget T.
         level: share of the initial loss that counts as trained.
+        loss: as for ``theory.ToyModel``.
+        optimizer: as for ``theory.ToyModel``.
+        beta: momentum, needed with ``"momentum"``.
+        delta: terminal error |f − 1| of sign descent's eta_max; when ``None`` that of a loss of ``level`` times its
+            start, which is √level for MSE.
+
+    Returns:
+        The names of the boundaries drawn.
     """
-    for name, dashes in LAW_DASHES.items():
-        eta = exact_law(name, gamma, depth=depth, steps=steps, level=level)
+    model = ToyModel(loss=loss, optimizer=optimizer)
+    if delta is None:
+        delta = 1.0 - float(exact_output(model.canonical[0], level))
+    # one layer under a loss of bounded slope never diverges: its eta_max is not defined
+    never_diverges = depth == 1 and optimizer == "gd" and loss != "mse"
+    names = tuple(name for name in model.boundary_names if not (never_diverges and name == "eta_max"))
+    for name in names:
+        law = model.boundary(name)
+        eta = law.numeric(gamma=gamma, depth=depth, steps=steps, level=level, beta=beta, delta=delta)
         ax.plot(gamma, eta, color="white", lw=3.0, alpha=0.65, zorder=3)
-        ax.plot(gamma, eta, color=BOUNDARY_COLOURS[name], lw=1.5, dashes=dashes, zorder=4)
+        ax.plot(gamma, eta, color=BOUNDARY_COLOURS[name], lw=1.5, dashes=LAW_DASHES[name], zorder=4)
+    return names
 
 
 def draw_points(ax: Axes, points: BoundaryPoints, divide_by: NDArray[np.float64] | float = 1.0) -> None:
@@ -202,8 +245,7 @@ def draw_compensated(
     ax.axhline(1, color=INK, lw=1.0, dashes=(4, 2))
     ax.annotate("exact law", (0.5, 1), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points")
     ax.set(xscale="log", yscale="log")
-    ax.xaxis.set_major_locator(LogLocator(base=100, numticks=30))
-    ax.xaxis.set_minor_locator(NullLocator())
+    log_ticks(ax.xaxis)
     ax.set_ylim(top=1.5 * ax.get_ylim()[1])  # room for the names of the windows
     ax.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -236,36 +278,63 @@ def portrait_figure(portrait: PhasePortrait, points: list[BoundaryPoints] | None
     """One portrait with the exact boundaries drawn on it.
 
     Args:
-        portrait: toy or trained; its attributes say depth, steps and loss.
-        points: traced boundaries to draw; those read off the grid of a trained portrait when ``None``.
+        portrait: toy or trained; its attributes say depth, steps, loss and optimizer (gradient descent on MSE where
+            they are silent), and ``beta`` of momentum.
+        points: traced boundaries to draw on it as well.
 
     Returns:
         The figure.
     """
     what = portrait.data.attrs
     depth, steps, level = int(what["depth"]), int(what["steps"]), portrait.thresholds.level
+    loss, optimizer = str(what.get("loss", "mse")), str(what.get("optimizer", "gd"))
     gamma = portrait.data["gamma"].values
+    extra = {name: float(what[name]) for name in ("beta", "delta") if name in what}
     with house_style():
         fig, ax = plt.subplots(figsize=(6.4, 5.2), layout="constrained")
         draw_portrait(ax, portrait)
-        draw_laws(ax, np.geomspace(gamma[0], gamma[-1], 400), depth, steps, level)
+        fine = np.geomspace(gamma[0], gamma[-1], 400)
+        names = draw_laws(ax, fine, depth, steps, level, loss=loss, optimizer=optimizer, **extra)
         for found in points if points is not None else []:
             draw_points(ax, found)
         ax.set(xlabel=r"feature-learning strength $\gamma$", ylabel=r"learning rate $\eta$")
-        budget = f"{steps:,}".replace(",", "{,}")
-        ax.set_title(f"{what['arch']}, $L={depth}$, $T={budget}$")
-        laws = law_handles()
-        fig.legend(handles=outcome_handles([portrait]) + laws, loc="outside lower center", ncols=4)
+        ax.set_title(_title(what))
+        outcomes = outcome_handles([portrait])
+        laws = law_handles(names)
+        blank = Line2D([], [], lw=0, label=" ")
+        # a legend is filled column by column: this puts the outcomes in its first row and the laws in its second
+        pairs = zip_longest(outcomes, laws, fillvalue=blank)
+        fig.legend(
+            handles=[handle for pair in pairs for handle in pair],
+            loc="outside lower center",
+            ncols=max(len(outcomes), len(laws)),
+        )
     return fig
 
 
-def law_handles() -> list[Line2D]:
+def _title(what: Mapping[str, Any]) -> str:
+    # gradient descent, the usual, is left out
+    parts = [str(what["arch"])]
+    parts += [{"mse": "MSE"}.get(what["loss"], what["loss"])] if "loss" in what else []
+    optimizer = what.get("optimizer", "gd")
+    if optimizer == "momentum":
+        parts.append(rf"momentum $\beta={float(what['beta']):g}$")
+    elif optimizer != "gd":
+        parts.append(f"{optimizer} descent")
+    budget = f"{int(what['steps']):,}".replace(",", "{,}")
+    return ", ".join([*parts, f"$L={int(what['depth'])}$", f"$T={budget}$"])
+
+
+def law_handles(names: Iterable[str] = tuple(LAW_DASHES)) -> list[Line2D]:
     """Legend entries for the exact boundaries.
+
+    Args:
+        names: the boundaries.
 
     Returns:
         One line a boundary.
     """
     return [
-        Line2D([], [], color=BOUNDARY_COLOURS[n], dashes=d, lw=1.5, label=f"exact ${BOUNDARY_SYMBOLS[n]}$")
-        for n, d in LAW_DASHES.items()
+        Line2D([], [], color=BOUNDARY_COLOURS[n], dashes=LAW_DASHES[n], lw=1.5, label=f"exact ${BOUNDARY_SYMBOLS[n]}$")
+        for n in names
     ]

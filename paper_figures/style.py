@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
 from simulate import Outcome
+
+Colour: TypeAlias = tuple[float, float, float, float]
 
 INK = "#1b2430"
 QUIET = "#6b7480"
@@ -24,8 +27,23 @@ OUTCOME_COLOURS: dict[Outcome, str] = {
     Outcome.DIVERGED: "#4a4e5a",
 }
 
+FATE_COLOURS = {
+    "monotone": "#7fb8b4",
+    "wavering": "#cfe3dc",
+    "catapult": "#f0c75e",
+    "not_settled": "#d98a5b",
+    "divergent": "#4a4e5a",
+}
+"""Fates of two-layer runs, by the names that their flag variable gives them; kin to the outcomes' colours."""
+
 TRAINED_MAP = LinearSegmentedColormap.from_list("trained", ["#0b5563", "#2f8f8b", "#8cc9bd", "#d9efe4"])
 """Colour of a trained cell by its final loss: dark has learned most."""
+
+RUN_MAP = LinearSegmentedColormap.from_list("runs", ["#d08214", "#c24b47", "#7f336c", "#2b2d5e"])
+"""Colour of ordered runs, such as those of several γ; its lightness falls all the way."""
+
+PEAK_MAP = LinearSegmentedColormap.from_list("peaks", ["#fbf6e9", "#f0c75e", "#cf5a4c", "#5a1f4a"])
+"""Colour of a peak by its height: light is none."""
 
 BOUNDARY_COLOURS = {"eta_min": "#2457a6", "eta_crit": "#c4262e", "eta_fail": "#7a3b9a", "eta_max": "#1b2430"}
 BOUNDARY_MARKS = {"eta_min": "o", "eta_crit": "D", "eta_fail": "^", "eta_max": "s"}
@@ -35,6 +53,28 @@ BOUNDARY_SYMBOLS = {
     "eta_fail": r"\eta_{\mathrm{fail}}",
     "eta_max": r"\eta_{\max}",
 }
+
+DOTTED = (0, (1, 1.6))
+"""How a predicted time is drawn."""
+
+THEORY: dict[str, Any] = {"color": INK, "lw": 1.2, "dashes": (4, 2.5), "zorder": 6}
+"""How a prediction is drawn over what was solved."""
+
+
+PLATE: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
+"""What text stands on where lines may pass behind it."""
+
+
+def run_colours(count: int) -> list[Colour]:
+    """Colours for an ordered set of runs, ascending in darkness, so that the order survives in grey.
+
+    Args:
+        count: how many.
+
+    Returns:
+        RGBA, one a run.
+    """
+    return [RUN_MAP(at) for at in np.linspace(0.0, 1.0, count)]
 
 
 @contextmanager

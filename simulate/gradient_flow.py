@@ -1,111 +1,286 @@
-"""Gradient flow of the scalar deep linear model on the balanced line, by SciPy.
+"""Gradient flow of the models with one output: balanced weights, unbalanced weights, two layers of width n.
 
-With u = w^L and f = (u − 1)/γ the flow on L separate weights is, for MSE, df/dt = (ηL/γ²) u^{2−2/L} (1 − f). It is
-solved in
+    dw_ℓ/dt = −η ∂ℓ/∂w_ℓ,     f = (∏ w_ℓ − ∏ w_ℓ(0))/γ,     τ = ηt/γ        (two layers: step ηn)
 
-    y = ln(1 + γ f) / ln(1 + γ),     dy/dt = (ηL/γ) u^{1−2/L} (1 − f) / ln(1 + γ),
-
-which runs from 0 to 1 at every γ: it is f itself when γ ≪ 1, and the logarithm of the weights when γ ≫ 1, so that
-neither 1 − f nor the plateau's w − 1 is lost to cancellation.
+Each is a flow along one coordinate (``simulate.flow_paths``), whose time is an integral along the way
+(``simulate.flow_clock``). ``method="auto"`` evaluates that integral by Gauss–Legendre: for balanced weights and MSE it
+is the closed form of ``theory.flow`` (a hypergeometric function), here accurate to rounding where the closed form's
+1e-14 would be multiplied by γ^{1−2/L}. ``method="ode"`` integrates it by SciPy's DOP853. Both answer in the same form.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.integrate import solve_ivp
+from numpy.typing import ArrayLike
+from scipy.optimize import brentq
 
-from theory.errors import one_of, positive_integer, positive_number
+from simulate.flow_clock import Clock, GaussClock, OdeClock, Path, ScalarLoss
+from simulate.flow_paths import Balanced, TwoLayer, Unbalanced
+from simulate.trajectory import EVENTS, FloatArray, LongArray, Trajectory, event_levels, requested_times, usable_gamma
+from theory.errors import InputError, one_of, positive_integer, positive_number
 
+LOSSES = ("mse", "cross-entropy")
+METHODS = ("auto", "ode")
 
-@dataclass(frozen=True)
-class Trajectory:
-    """A solved gradient flow; all arrays have one entry a time.
-
-    Attributes:
-        t: time in units of steps (not the rescaled τ = ηt/γ).
-        weights: the weight w that all L layers share.
-        output: f.
-        loss: (f − 1)²/2.
-        sharpness: largest eigenvalue of the loss Hessian with respect to the L weights.
-        success: whether the solver reached ``t_end``; otherwise the arrays end where it stopped.
-        message: what the solver says.
-    """
-
-    t: NDArray[np.float64]
-    weights: NDArray[np.float64]
-    output: NDArray[np.float64]
-    loss: NDArray[np.float64]
-    sharpness: NDArray[np.float64]
-    success: bool
-    message: str
+__all__ = ["Trajectory", "gradient_flow", "two_layer_flow"]
 
 
 def gradient_flow(
     *,
     loss: str = "mse",
-    depth: int,
+    depth: int | None = None,
     gamma: float,
     eta: float = 1.0,
-    t_end: float,
+    t_end: float | None = None,
+    tau_end: float | None = None,
+    times: ArrayLike | None = None,
     points: int = 500,
-    rtol: float = 1e-10,
+    spacing: str = "linear",
+    weights: ArrayLike | None = None,
+    method: str = "auto",
+    level: float = 0.9,
+    settle: float = 1e-3,
+    max_evaluations: int = 1_000_000,
 ) -> Trajectory:
-    """Solve the flow from w = 1.
+    """Solve the flow of L weights, from w = 1 or from weights that need not be balanced.
 
     Args:
-        loss: ``"mse"``.
-        depth: number of weights L.
+        loss: ``"mse"``, or ``"cross-entropy"`` (two classes, soft label σ(1), so that the minimum is at f = 1).
+        depth: number of weights L; may be left out when ``weights`` is given.
         gamma: feature-learning strength.
         eta: learning rate on each of the L separate weights.
-        t_end: time at which to stop, in units of steps (t, not τ).
-        points: number of evenly spaced times, 0 and ``t_end`` included.
-        rtol: relative tolerance of the solver.
+        t_end: end in units of steps (t, not τ).
+        tau_end: end in rescaled time τ = ηt/γ, in place of ``t_end``.
+        times: ascending times in steps, in place of either.
+        points: number of times, 0 and the end included.
+        spacing: of the times: ``"linear"``, or ``"log"``.
+        weights: the start, shape ``(L,)``, any signs, zeros allowed; every w = 1 when ``None``. f is zero at the start.
+        method: ``"auto"`` or ``"ode"``, see the module.
+        level: loss over L₀ at the event ``plateau_exit``.
+        settle: loss over L₀ at the event ``convergence``.
+        max_evaluations: after so many evaluations ``"ode"`` gives up.
 
     Returns:
-        The trajectory. A solver that fails is reported in ``success`` and ``message``, with the part that was solved.
+        The trajectory. A solver that fails is reported in ``success``, ``status`` and ``message``, with the part that
+        was solved.
 
     Raises:
-        InputError: γ, η, ``t_end`` or ``rtol`` not positive, L below 1, fewer than 2 points, an unknown loss.
+        InputError: γ, η or a time not positive, L below 1 or not the number of weights, fewer than 2 points, not
+            exactly one of ``t_end``, ``tau_end`` and ``times``, an unknown loss, spacing or method.
     """
-    one_of("loss", loss, ("mse",))
-    layers = positive_integer("depth", depth)
-    strength, rate = positive_number("gamma", gamma), positive_number("eta", eta)
-    end = positive_number("t_end", t_end)
-    count = positive_integer("points", points, least=2)
-    scale = np.log1p(strength)
-    speed = rate * layers / (strength * scale)
-
-    def velocity(_t: float, y: NDArray[np.float64]) -> NDArray[np.float64]:
-        log_u = scale * y
-        return np.asarray(speed * np.exp((1 - 2 / layers) * log_u) * (1 - np.expm1(log_u) / strength))
-
-    solution = solve_ivp(
-        velocity,
-        (0.0, end),
-        np.zeros(1),
-        method="LSODA",
-        t_eval=np.linspace(0.0, end, count),
-        rtol=positive_number("rtol", rtol),
-        atol=1e-13,
-        first_step=min(end, 1e-3 / speed),  # a plateau that lasts must not let the first step jump over the drop
+    strength = usable_gamma(gamma)
+    path: Path
+    if weights is None:
+        path = Balanced(positive_integer("depth", depth), strength)
+    else:
+        start = real_vector("weights", weights)
+        if depth is not None and positive_integer("depth", depth) != len(start):
+            raise InputError("depth", depth, f"left out, or the number of weights, {len(start)}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            path = Unbalanced(start, strength)
+    grid = requested_times(
+        strength, positive_number("eta", eta), t_end=t_end, tau_end=tau_end, times=times, points=points, spacing=spacing
     )
-    log_u = scale * np.clip(solution.y[0], 0.0, 1.0)
-    output = np.expm1(log_u) / strength
-    residual = output - 1
-    weights = np.exp(log_u / layers)
-    # along (1,…,1) and across it: Gauss–Newton term L w^{2L−2}/γ² plus (L−1) or −1 times f'' terms
-    across = -residual * np.exp((1 - 2 / layers) * log_u) / strength
-    along = layers * np.exp((2 - 2 / layers) * log_u) / strength**2 - (layers - 1) * across
-    sharpness = along if layers == 1 else np.maximum(along, across)
+    return _solve(
+        path, ScalarLoss(one_of("loss", loss, LOSSES)), strength, float(eta), grid,
+        method=method, levels=event_levels(level, settle), max_evaluations=max_evaluations,
+    )  # fmt: skip
+
+
+def two_layer_flow(
+    u: ArrayLike,
+    v: ArrayLike,
+    *,
+    loss: str = "mse",
+    gamma: float,
+    eta: float = 1.0,
+    t_end: float | None = None,
+    tau_end: float | None = None,
+    times: ArrayLike | None = None,
+    points: int = 500,
+    spacing: str = "linear",
+    method: str = "auto",
+    level: float = 0.9,
+    settle: float = 1e-3,
+    max_evaluations: int = 1_000_000,
+) -> Trajectory:
+    """Solve the flow of f = (u·v − u₀·v₀)/(γn) with the step ηn, so that du/dτ = −ℓ′v and dv/dτ = −ℓ′u.
+
+    Args:
+        u: output weights, shape ``(n,)``.
+        v: input weights, shape ``(n,)``.
+        loss: as in ``gradient_flow``, as are the arguments not listed here.
+        gamma: feature-learning strength.
+        eta: learning rate, without the width multiplier n.
+        t_end: end in units of steps (t, not τ).
+        tau_end: end in rescaled time τ = ηt/γ, in place of ``t_end``.
+        times: ascending times in steps, in place of either.
+        points: number of times.
+        spacing: ``"linear"`` or ``"log"``.
+        method: ``"auto"`` or ``"ode"``.
+        level: loss over L₀ at the event ``plateau_exit``.
+        settle: loss over L₀ at the event ``convergence``.
+        max_evaluations: after so many evaluations ``"ode"`` gives up.
+
+    Returns:
+        The trajectory, with weights (u, v).
+
+    Raises:
+        InputError: as ``gradient_flow``; vectors that are not real and finite, or of different lengths.
+    """
+    strength = usable_gamma(gamma)
+    first, second = real_vector("u", u), real_vector("v", v)
+    if len(first) != len(second):
+        raise InputError("v", len(second), f"as long as u, {len(first)}")
+    grid = requested_times(
+        strength, positive_number("eta", eta), t_end=t_end, tau_end=tau_end, times=times, points=points, spacing=spacing
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        path = TwoLayer(first, second, strength)
+    return _solve(
+        path, ScalarLoss(one_of("loss", loss, LOSSES)), strength, float(eta), grid,
+        method=method, levels=event_levels(level, settle), max_evaluations=max_evaluations,
+    )  # fmt: skip
+
+
+def real_vector(field: str, given: ArrayLike) -> FloatArray:
+    """Check a vector of weights.
+
+    Args:
+        field: name shown in the error.
+        given: the values.
+
+    Returns:
+        A float64 copy, one-dimensional.
+
+    Raises:
+        InputError: not real, not finite, empty, or not one-dimensional.
+    """
+    try:
+        values = np.asarray(given)
+    except (TypeError, ValueError):
+        values = np.asarray(None)
+    if values.dtype.kind not in "iuf" or values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
+        raise InputError(field, given, "a vector of real finite numbers, at least one")
+    return values.astype(np.float64)
+
+
+def _solve(
+    path: Path,
+    loss: ScalarLoss,
+    gamma: float,
+    eta: float,
+    grid: tuple[FloatArray, FloatArray, LongArray],
+    *,
+    method: str,
+    levels: dict[str, float],
+    max_evaluations: int,
+) -> Trajectory:
+    allowed = positive_integer("max_evaluations", max_evaluations)
+    one_of("method", method, METHODS)
+    t, tau, fine = grid
+    if path.stuck:  # two or more zeros among the weights: the gradient is zero
+        clock: Clock | None = None
+    elif not (np.isfinite(path.reach) or np.isposinf(path.reach)):
+        return _overflow(path, loss, gamma, eta, grid)
+    elif method == "ode":
+        clock = OdeClock(path, loss, float(fine[-1]), allowed)
+    else:
+        clock = GaussClock(path, loss, float(fine[-1]))
+
+    def sample(at: LongArray) -> dict[str, Any]:
+        theta = np.zeros(at.shape) if clock is None else clock.theta(at)
+        return fields_at(path, loss, *(_start(path, at) if clock is None else clock.place(theta)))
+
+    known = len(t) if clock is None or not clock.exhausted else int(np.searchsorted(fine, clock.reached[-1], "right"))
+    solved = known == len(t)
+    name = "closed form" if clock is None or (isinstance(path, Balanced) and loss.name == "mse") else clock.method
+    if method == "ode" and clock is not None:
+        name = clock.method
+    end = float(fine[-1] if solved or clock is None else clock.reached[-1]) * gamma / eta
     return Trajectory(
-        t=solution.t,
-        weights=weights,
-        output=output,
-        loss=residual**2 / 2,
-        sharpness=sharpness,
-        success=bool(solution.success),
-        message=str(solution.message),
+        t=t[:known],
+        tau=tau[:known],
+        **sample(fine[:known]),
+        events=_events(path, loss, clock, levels, gamma / eta, float(t[-1]) if solved else end),
+        success=solved,
+        status="solved" if solved else "too many evaluations",
+        message="the end was reached" if solved else f"gave up after {allowed} evaluations, at t = {end:.6g}",
+        method=name,
+        gamma=gamma,
+        eta=eta,
+        t_end=float(t[-1]) if solved else end,
+        sample=sample,
     )
+
+
+def fields_at(path: Path, loss: ScalarLoss, x: FloatArray, gap: FloatArray) -> dict[str, Any]:
+    """The fields of a trajectory at places of a path.
+
+    Args:
+        path: the flow.
+        loss: its loss.
+        x: places, one-dimensional.
+        gap: distances that are left to where f = 1.
+
+    Returns:
+        Every field of ``Trajectory`` with one entry a time, but for the times.
+    """
+    f, rest, _ = path.evaluate(x, gap)
+    common = {"output": f, "loss": loss.excess(rest), "alignment": np.full_like(x, np.nan)}
+    return common | path.fields(loss, x, gap)
+
+
+def _start(path: Path, like: Any) -> tuple[FloatArray, FloatArray]:
+    return np.zeros(like.shape), np.full(like.shape, path.reach)
+
+
+def _events(
+    path: Path,
+    loss: ScalarLoss,
+    clock: Clock | None,
+    levels: dict[str, float],
+    unit: float,
+    t_end: float,
+) -> dict[str, float]:
+    # in steps; the loss falls along the path, so each level is bracketed by two edges of panels
+    events = dict.fromkeys(EVENTS, math.nan)
+    if clock is None:
+        return events
+    begin = float(loss.excess(np.array(1.0)))
+
+    def surplus(theta: Any, level: float) -> Any:
+        _, rest, _ = path.evaluate(*clock.place(np.asarray(theta)))
+        return loss.excess(rest) / begin - level
+
+    for name, level in levels.items():
+        below = np.nonzero(surplus(clock.edges, level) <= 0)[0]
+        if below.size:
+            low, high = clock.edges[below[0] - 1], clock.edges[below[0]]
+            theta = brentq(lambda at, part=level: float(surplus(at, part)), low, high, xtol=1e-300, rtol=1e-15)
+            time = clock.tau(theta) * unit
+            events[name] = time if time <= t_end else math.nan
+    return events
+
+
+def _overflow(
+    path: Path,
+    loss: ScalarLoss,
+    gamma: float,
+    eta: float,
+    grid: tuple[FloatArray, FloatArray, LongArray],
+) -> Trajectory:
+    # where f = 1 lies cannot be said in float64: the start is all there is
+    def sample(at: LongArray) -> dict[str, Any]:
+        with np.errstate(all="ignore"):
+            return fields_at(path, loss, *_start(path, at))
+
+    known = int(grid[0][0] == 0)
+    return Trajectory(
+        t=grid[0][:known], tau=grid[1][:known], **sample(grid[2][:known]), events=dict.fromkeys(EVENTS, math.nan),
+        success=False, status="overflow", message="weights of this size over- or underflow; only the start is known",
+        method="none", gamma=gamma, eta=eta, t_end=0.0, sample=sample,
+    )  # fmt: skip
