@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import ensemble
+import flows
 import startup
 import theory_numeric
 from common import environment
@@ -30,5 +31,6 @@ print("# Benchmarks\n")
 print(environment() + "\n")
 print("## Start-up\n\n" + startup.table() + "\n")
 print("## Numeric boundaries, a million points\n\n" + theory_numeric.table() + "\n")
+print("## Flows\n\n" + flows.table() + "\n")
 print("## Phase portraits of the toy\n\n" + in_its_own_process("portrait.py"))
 print("## Ensemble of MLPs\n\n" + ensemble.table())
