@@ -7,10 +7,11 @@ comparison a comparison.
 from simulate.boundary import BOUNDARIES, BoundaryPoints, TraceSettings, find_bracket, trace_boundaries
 from simulate.catapult import CatapultPortrait, catapult_portrait
 from simulate.collapse import TauCollapse, tau_collapse
-from simulate.flow_matrix import matrix_flow
+from simulate.flows.matrix import matrix_flow
 from simulate.gradient_descent import run_gradient_descent
 from simulate.gradient_flow import gradient_flow, two_layer_flow
-from simulate.noise import Noise
+from simulate.maps.noise import Noise
+from simulate.maps.unbalanced import descend_unbalanced, run_unbalanced
 from simulate.outcomes import OUTCOME_NAMES, CellResults, Outcome, Thresholds, classify
 from simulate.portrait import PhasePortrait, check_grid, phase_portrait
 from simulate.scaling import ScalingFit, fit_power_law
@@ -18,7 +19,6 @@ from simulate.staircase import Staircase, mode_staircase
 from simulate.toy import Apex, find_apex, trace_toy
 from simulate.trajectory import Trajectory
 from simulate.two_layer_descent import TwoLayerRun, two_layer_descent
-from simulate.unbalanced import descend_unbalanced, run_unbalanced
 
 __all__ = [
     "BOUNDARIES",

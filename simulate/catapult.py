@@ -33,7 +33,8 @@ import xarray as xr
 from numba import parallel_chunksize, prange
 from numpy.typing import ArrayLike, NDArray
 
-from simulate.compiled import compiled
+from simulate import netcdf
+from simulate.maps.compiled import compiled
 from simulate.outcomes import DEFAULT_THRESHOLDS, Thresholds
 from theory.catapult import predict_catapult
 from theory.errors import InputError, positive_array, positive_integer, positive_number
@@ -225,15 +226,7 @@ class CatapultPortrait:
         Raises:
             InputError: not a readable NetCDF file, or one without the variables and attributes of a portrait.
         """
-        try:
-            data = xr.load_dataset(path, engine="netcdf4")
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError("portrait", str(path), f"a readable NetCDF catapult portrait ({error})") from None
-        missing = [name for name in (*_LONG_NAMES, *_DIMS) if name not in data.variables]
-        missing += [name for name in _ATTRIBUTES if name not in data.attrs]
-        if missing:
-            raise InputError("portrait", str(path), f"a catapult portrait; this file lacks {', '.join(missing)}")
-        return cls(data)
+        return cls(netcdf.load(path, "catapult portrait", (*_LONG_NAMES, *_DIMS), _ATTRIBUTES))
 
 
 def _ascending(field: str, given: ArrayLike) -> FloatArray:

@@ -15,10 +15,10 @@ as γ = 1. A run is not iterated to its end where its end is known:
 * L ≥ 3 is odd, w < 0, and the step of gradient descent leaves w ≤ 0. There f ≤ −1/γ, and the step is
   η|w|^{L−1}|ℓ′(f)|/γ, which divided by |w| grows with |w| (ℓ′ is monotone), so that no later step crosses zero either:
   w → 0⁻, and every later loss lies between ℓ(−1/γ) and the present one. These are awaited to be within about 10⁻⁶;
-* it is slow, and its flow time certifies the outcome (``simulate.slow_descent``);
-* it is sign descent (``simulate.sign_descent``).
+* it is slow, and its flow time certifies the outcome (``simulate.maps.slow_descent``);
+* it is sign descent (``simulate.maps.sign_descent``).
 
-With noise none of this applies (``simulate.noise``).
+With noise none of this applies (``simulate.maps.noise``).
 """
 
 from __future__ import annotations
@@ -27,16 +27,14 @@ import numpy as np
 from numba import parallel_chunksize, prange
 from numpy.typing import ArrayLike
 
-from simulate.compiled import compiled
-from simulate.descent_loops import CHUNK, run_heads, run_rest
-from simulate.noise import NO_NOISE, Noise, run_noisy
-from simulate.numba_losses import LOSS_CODES, excess
-from simulate.outcomes import DEFAULT_THRESHOLDS, CellResults, Thresholds, classify
-from simulate.slow_descent import SLOW, flow_table, follow
-from theory.errors import InputError, one_of, positive_array, positive_integer
-
-LOSSES = tuple(LOSS_CODES)
-OPTIMIZERS = ("gd", "momentum", "sign")
+from simulate.maps.arguments import cells, loss_code, results
+from simulate.maps.compiled import compiled
+from simulate.maps.loops import CHUNK, run_heads, run_rest
+from simulate.maps.losses import excess
+from simulate.maps.noise import NO_NOISE, Noise, run_noisy
+from simulate.maps.slow_descent import SLOW, flow_table, follow
+from simulate.outcomes import DEFAULT_THRESHOLDS, CellResults, Thresholds
+from theory.errors import InputError, positive_integer
 
 SHORT = 2000
 """Budgets up to which every run is iterated: following one through the flow costs as much as a few thousand steps."""
@@ -86,7 +84,8 @@ def run_gradient_descent(
         seed: of the noise, one integer or one a cell.
         thresholds: the numbers in the definitions of the outcomes.
         certified: leave out the iteration of runs whose outcome is certified. Their final loss then comes from the
-            flow time, to about 10⁻⁵ of itself or to the rounding floor of an iteration, (1e-16 γ²/(ηL))².
+            flow time, to about 10⁻⁵ of itself. (A loss that has settled is smaller than an iteration would show, whose
+            residual stands still at about 1e-16 γ²/(ηL) when lazy and 1e-16 γ^{2/L}/η when rich.)
 
     Returns:
         One entry a cell; ``final_accuracy`` is NaN, since the model has no classes.
@@ -95,54 +94,39 @@ def run_gradient_descent(
         InputError: a γ or η that is not positive, lengths that differ, L or T below 1, an unknown loss or optimizer, β
             outside [0, 1), a negative seed.
     """
-    code = LOSS_CODES[one_of("loss", loss, LOSSES)]
-    one_of("optimizer", optimizer, OPTIMIZERS)
+    code = loss_code(loss, optimizer, beta, steps)
     positive_integer("depth", depth)
-    positive_integer("steps", steps)
-    if not 0 <= beta < 1:
-        raise InputError("beta", beta, "at least 0 and below 1")
-    gammas, etas = positive_array("gamma", gamma).ravel(), positive_array("eta", eta).ravel()
-    if gammas.size != etas.size and 1 not in {gammas.size, etas.size}:
-        raise InputError("eta", etas.size, f"a single value, or as many as gamma has ({gammas.size})")
+    gammas, etas = cells(gamma, eta)
     seeds = np.atleast_1d(np.asarray(seed, dtype=np.int64)).ravel()
-    cells = max(gammas.size, etas.size)
-    if seeds.size not in {1, cells} or (seeds < 0).any():
-        raise InputError("seed", seed, f"one integer >= 0, or one for each of {cells} cells")
-    gammas, etas = (np.ascontiguousarray(np.broadcast_to(values, cells)) for values in (gammas, etas))
-    seeds = np.ascontiguousarray(np.broadcast_to(seeds, cells))
+    if seeds.size not in {1, gammas.size} or (seeds < 0).any():
+        raise InputError("seed", seed, f"one integer >= 0, or one for each of {gammas.size} cells")
+    seeds = np.ascontiguousarray(np.broadcast_to(seeds, gammas.size))
     momentum = beta if optimizer == "momentum" else 0.0
     tail_steps = thresholds.tail_steps(steps)
-    initial = np.full(cells, excess(0.0, code))
     if noise:
         tail, peak, steps_run, diverged = run_noisy(
             gammas, etas, seeds, noise=noise, beta=momentum, signed=optimizer == "sign", depth=depth, loss_code=code,
             steps=steps, tail_steps=tail_steps, divergence=thresholds.divergence,
         )  # fmt: skip
     else:
-        tail, peak, diverged = np.empty(cells), initial.copy(), np.zeros(cells, dtype=np.bool_)
-        steps_run = np.full(cells, steps, dtype=np.int64)
-        decided = np.zeros(cells, dtype=np.bool_)
+        count, start = gammas.size, excess(0.0, code)
+        tail, peak, diverged = np.empty(count), np.full(count, start), np.zeros(count, dtype=np.bool_)
+        steps_run = np.full(count, steps, dtype=np.int64)
+        decided = np.zeros(count, dtype=np.bool_)
         if certified and steps > SHORT and optimizer != "sign":
             order = np.argsort(gammas, kind="stable")
-            starts = np.append(np.unique(gammas[order], return_index=True)[1], cells)
-            levels = initial[0] * np.array([thresholds.level, thresholds.settle])
+            starts = np.append(np.unique(gammas[order], return_index=True)[1], count)
+            levels = start * np.array([thresholds.level, thresholds.settle])
             with parallel_chunksize(1):
                 _follow_all(
                     gammas, etas, order, starts, momentum, depth, code, steps, tail_steps, levels, SLOW, tail, decided
                 )
-        unfinished, states = np.zeros(cells, dtype=np.bool_), np.empty((cells, 3))
-        results = (tail, peak, steps_run, diverged)
-        common = (depth, code, steps, tail_steps, thresholds.divergence, certified, *results)
+        unfinished, states = np.zeros(count, dtype=np.bool_), np.empty((count, 3))
+        found = (tail, peak, steps_run, diverged)
+        common = (depth, code, steps, tail_steps, thresholds.divergence, certified, *found)
         with parallel_chunksize(CHUNK):
             open_cells = np.nonzero(~decided)[0]
             run_heads(gammas, etas, open_cells, momentum, optimizer == "sign", *common, unfinished, states)
         with parallel_chunksize(1):
             run_rest(gammas, etas, np.nonzero(unfinished)[0], *common, states)
-    return CellResults(
-        outcome=classify(tail, peak, initial, diverged=diverged, thresholds=thresholds),
-        final_loss=tail,
-        initial_loss=initial,
-        peak_loss=peak,
-        final_accuracy=np.full(cells, np.nan),
-        steps_run=steps_run,
-    )
+    return results(tail, peak, steps_run, diverged, code, thresholds)

@@ -2,8 +2,8 @@
 
     dw_ℓ/dt = −η ∂ℓ/∂w_ℓ,     f = (∏ w_ℓ − ∏ w_ℓ(0))/γ,     τ = ηt/γ        (two layers: step ηn)
 
-Each is a flow along one coordinate (``simulate.flow_paths``), whose time is an integral along the way
-(``simulate.flow_clock``). ``method="auto"`` evaluates that integral by Gauss–Legendre: for balanced weights and MSE it
+Each is a flow along one coordinate (``simulate.flows.paths``), whose time is an integral along the way
+(``simulate.flows.clock``). ``method="auto"`` evaluates that integral by Gauss–Legendre: for balanced weights and MSE it
 is the closed form of ``theory.flow`` (a hypergeometric function), here accurate to rounding where the closed form's
 1e-14 would be multiplied by γ^{1−2/L}. ``method="ode"`` integrates it by SciPy's DOP853. Both answer in the same form.
 """
@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
-from simulate.flow_clock import Clock, GaussClock, OdeClock, Path, ScalarLoss
-from simulate.flow_paths import Balanced, TwoLayer, Unbalanced
+from simulate.flows.clock import Clock, GaussClock, OdeClock, Path, ScalarLoss
+from simulate.flows.paths import Balanced, TwoLayer, Unbalanced
 from simulate.trajectory import EVENTS, FloatArray, LongArray, Trajectory, event_levels, requested_times, usable_gamma
 from theory.errors import InputError, one_of, positive_integer, positive_number
 

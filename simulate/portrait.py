@@ -14,9 +14,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from simulate import netcdf
 from simulate.boundary import BOUNDARIES, BoundaryPoints, Line, collect
 from simulate.gradient_descent import run_gradient_descent
-from simulate.noise import NO_NOISE, Noise
+from simulate.maps.noise import NO_NOISE, Noise
 from simulate.outcomes import DEFAULT_THRESHOLDS, OUTCOME_NAMES, CellResults, Outcome, Thresholds
 from theory.errors import InputError, one_of, positive_array
 
@@ -167,19 +168,8 @@ class PhasePortrait:
         Raises:
             InputError: not a readable NetCDF file, or one without the variables and attributes of a portrait.
         """
-        try:
-            data = xr.load_dataset(path, group=group, engine="netcdf4")
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError("portrait", str(path), f"a readable NetCDF phase portrait ({error})") from None
-        missing = [name for name in (*_LONG_NAMES, *_DIMS) if name not in data.variables]
-        missing += [
-            k
-            for k in ("noise_free", *(f"threshold_{k}" for k in Thresholds.__dataclass_fields__))
-            if k not in data.attrs
-        ]
-        if missing:
-            raise InputError("portrait", str(path), f"a phase portrait; this file lacks {', '.join(missing)}")
-        return cls(data)
+        needed = ("noise_free", *(f"threshold_{name}" for name in Thresholds.__dataclass_fields__))
+        return cls(netcdf.load(path, "phase portrait", (*_LONG_NAMES, *_DIMS), needed, group=group))
 
 
 BLOCK_CELLS = 16_384

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from simulate.flow_matrix import matrix_flow
+from simulate.flows.matrix import matrix_flow
 from simulate.trajectory import Trajectory
 from theory.deep_linear import plateau_times, staircase_times
 from theory.errors import InputError, positive_array, positive_integer, positive_number

@@ -10,13 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from simulate.boundary import BoundaryPoints, TraceSettings, trace_boundaries
 from simulate.gradient_descent import run_gradient_descent
-from simulate.noise import NO_NOISE, Noise
+from simulate.maps.noise import NO_NOISE, Noise
 from simulate.outcomes import DEFAULT_THRESHOLDS, CellResults, Thresholds
 from simulate.portrait import axis
 from theory import ToyModel
 from theory.errors import InputError, one_of, positive_integer, positive_number
 
-TOY_TRACE = TraceSettings(coarse=0.1, resolution=1e-3, sections=8, guard_span=0.1, guard_spacing=0.01)
+TOY_TRACE = TraceSettings(coarse=0.1, resolution=1e-3, sections=8, guard_span=0.3, guard_spacing=2e-3)
 """A toy cell costs microseconds: its boundaries are traced twenty times finer than those of networks."""
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
-from simulate.flow_matrix import matrix_flow
-from simulate.flow_network import MatrixCrossEntropy, MatrixMSE, Network
+from simulate.flows.matrix import matrix_flow
+from simulate.flows.network import MatrixCrossEntropy, MatrixMSE, Network
 from simulate.gradient_flow import gradient_flow, two_layer_flow
 from theory import InputError
 from theory.deep_linear import flow_velocity, layer_balance, staircase_times
@@ -240,8 +240,8 @@ def test_other_times_of_a_flow_too_large_to_keep_are_reached_from_its_grid(monke
     weights, target = random_network(rng, 3, 4, 3), rng.standard_normal((3, 3))
     wanted = np.array([7.5, 0.3, 6.0])
     kept = matrix_flow(weights, gamma=5.0, target=target, times=[1.0, 6.0, 9.0]).at(wanted)
-    monkeypatch.setattr("simulate.flow_run._DENSE_BYTES", 0)
-    monkeypatch.setattr("simulate.flow_run.OdeSolution", None)  # calling it would fail
+    monkeypatch.setattr("simulate.flows.run._DENSE_BYTES", 0)
+    monkeypatch.setattr("simulate.flows.run.OdeSolution", None)  # calling it would fail
     path = matrix_flow(weights, gamma=5.0, target=target, times=[1.0, 6.0, 9.0])
     np.testing.assert_allclose(path.at(wanted).output, kept.output, rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(path.at(6.0).output[0], path.output[1])

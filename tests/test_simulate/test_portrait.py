@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from simulate import (
     phase_portrait,
     run_gradient_descent,
 )
+from simulate import portrait as portrait_module
+from simulate.maps.noise import Noise
 from theory import ToyModel
 from theory.errors import InputError
 
@@ -259,3 +262,129 @@ def test_bad_input_names_its_field(field, change):
     assert caught.value.field == field
     assert str(caught.value).startswith(f"{field} = ")
     assert "\n" not in str(caught.value)
+
+
+# --- regression -----------------------------------------------------------------------------------------------------
+
+# L = 3, T = 1000, γ from 10⁻³ to 10⁴ downwards, η to the right. "?" marks the cells whose outcome hangs on the last
+# bits or on a change of η by 1 %: those of the fractal band.
+LETTERS = {".": "not_run", "u": "untrained", "t": "trained", "c": "catapult", "x": "unstable", "D": "diverged"}
+PORTRAITS = {
+    "mse": (
+        (1e-9, 1e5),
+        """
+        ttttDDDDDDDDDDDDDD
+        tttttxDDDDDDDDDDDD
+        uttttttDDDDDDDDDDD
+        uuuttttttDDDDDDDDD
+        uuuuutttttDDDDDDDD
+        uuuuuutttttDDDDDDD
+        uuuuuuuutttt?DDDDD
+        uuuuuuuuuttttDDDDD
+        uuuuuuuuuutttDDDDD
+        uuuuuuuuuuutttDDDD
+        uuuuuuuuuuuuttDDDD
+        uuuuuuuuuuuuuttDDD
+        """,
+    ),
+    "cross-entropy": (
+        (1e-7, 1e7),
+        """
+        ttxxxxDDDDDDDDDDDD
+        ttttxxxDDDDDDDDDDD
+        ttttt?x?DDDDDDDDDD
+        uttttttxDDDDDDDDDD
+        uuutttttxDDDDDDDDD
+        uuuuttttttDDDDDDDD
+        uuuuuutttttDDDDDDD
+        uuuuuuuttttDDDDDDD
+        uuuuuuuuttttDDDDDD
+        uuuuuuuuutttDDDDDD
+        uuuuuuuuuutttDDDDD
+        uuuuuuuuuuutt?DDDD
+        """,
+    ),
+}
+
+
+@pytest.mark.parametrize("loss", PORTRAITS)
+def test_the_portrait_of_three_layers(loss):
+    (low, high), rows = PORTRAITS[loss]
+    made = phase_portrait(
+        loss=loss, depth=3, gamma=np.geomspace(1e-3, 1e4, 12), eta=np.geomspace(low, high, 18), steps=1000
+    )
+    expected = np.array([list(row) for row in rows.split()])
+    letter = {name: code for code, name in LETTERS.items()}
+    found = np.array([[letter[OUTCOME_NAMES[cell]] for cell in row] for row in made.data["outcome"].values[..., 0]])
+    sure = expected != "?"
+    np.testing.assert_array_equal(np.where(sure, found, "?"), expected)
+
+
+# --- seeds, blocks and size -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["gd", "momentum", "sign"])
+def test_seeds_of_the_noise_are_a_dimension(optimizer):
+    noise, seeds, gamma, eta = Noise(label=0.2, batch=6), (7, 2, 30), [0.1, 10.0], [1e-3, 0.01, 0.1]
+    made = phase_portrait(
+        depth=2, gamma=gamma, eta=eta, steps=300, noise=noise, seeds=seeds, optimizer=optimizer, beta=0.5
+    )
+    assert made.data["seed"].values.tolist() == list(seeds)
+    for g, strength in enumerate(gamma):
+        for e, rate in enumerate(eta):
+            for s, seed in enumerate(seeds):
+                alone = run_gradient_descent(
+                    [strength], [rate], depth=2, steps=300, noise=noise, seed=seed, optimizer=optimizer, beta=0.5
+                )
+                for name, values in alone.fields().items():
+                    np.testing.assert_array_equal(made.data[name].values[g, e, s], values[0], err_msg=name)
+    assert len(np.unique(made.data["final_loss"].values[0, 0])) == 3
+    assert (made.data.attrs["label_noise"], made.data.attrs["batch"], made.data.attrs["noise_free"]) == (0.2, 6, 0)
+    assert made.data.attrs.get("beta") == (0.5 if optimizer == "momentum" else None)
+
+
+@pytest.mark.parametrize("cells_a_block", [1, 37, 111, 250, 10**6])
+def test_blocks_give_the_same_portrait(portrait, monkeypatch, cells_a_block):
+    monkeypatch.setattr(portrait_module, "BLOCK_CELLS", cells_a_block)
+    seen = []
+
+    def run_block(run, gamma):
+        seen.append(gamma)
+        return run()
+
+    made = phase_portrait(loss="mse", depth=3, gamma=GAMMA, eta=ETA, steps=500, run_block=run_block)
+    xr.testing.assert_identical(made.data, portrait.data)
+    np.testing.assert_array_equal(np.concatenate(seen), GAMMA)
+    # whole columns: as many as fit, and one where not even one does
+    assert max(len(columns) for columns in seen) == min(5, max(1, cells_a_block // len(ETA)))
+
+
+def test_results_of_a_block_may_come_from_elsewhere():
+    # a hook that has the results already need not run anything
+    kept = run_gradient_descent(np.repeat([1.0, 2.0], 3), np.tile([0.1, 0.2, 0.3], 2), depth=2, steps=50)
+    made = phase_portrait(
+        depth=2, gamma=[1.0, 2.0], eta=[0.1, 0.2, 0.3], steps=10**12, run_block=lambda _run, _gamma: kept
+    )
+    np.testing.assert_array_equal(made.data["final_loss"].values.ravel(), kept.final_loss)
+
+
+@pytest.mark.parametrize(("sides", "seeds"), [((150_000, 170_000), 1), ((9_000, 11_000), 10_000)])
+def test_a_grid_beyond_the_memory_is_refused_before_any_is_taken(sides, seeds):
+    gamma, eta = np.geomspace(1e-3, 1e3, sides[0]), np.geomspace(1e-3, 1e3, sides[1])
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=rf"^grid = .*{sides[0]} x {sides[1]} x {seeds}") as caught:
+            phase_portrait(depth=3, gamma=gamma, eta=eta, steps=10**6, seeds=range(seeds))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20e6  # copies of the axes, and nothing of the size of the grid
+    assert "GiB" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("field", "seeds"), [("seeds", ()), ("seeds", (1, 1)), ("seed", (0, -1))])
+def test_bad_seeds_are_bad_input(field, seeds):
+    with pytest.raises(InputError) as caught:
+        phase_portrait(depth=2, gamma=[1.0], eta=[0.1], steps=10, noise=Noise(batch=2), seeds=seeds)
+    assert caught.value.field == field

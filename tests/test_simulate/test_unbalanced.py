@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulate import Outcome, Thresholds, run_gradient_descent
-from simulate.numba_losses import CROSS_ENTROPY, LOSS_CODES, MSE, curvature, excess, slope
-from simulate.unbalanced import descend_unbalanced, run_unbalanced
+from simulate.maps.losses import CROSS_ENTROPY, LOSS_CODES, MSE, curvature, excess, slope
+from simulate.maps.unbalanced import descend_unbalanced, run_unbalanced
 from theory.errors import InputError
 
 EPS = np.finfo(float).eps

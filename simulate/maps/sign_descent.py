@@ -11,9 +11,9 @@ import math
 
 import numpy as np
 
-from simulate.balanced import powers
-from simulate.compiled import compiled
-from simulate.numba_losses import excess, slope
+from simulate.maps.balanced import powers
+from simulate.maps.compiled import compiled
+from simulate.maps.losses import excess, slope
 
 _FEW = 4096  # terms up to which a sum is a loop; the next Euler–Maclaurin term is then of order 1e-11 of the sum
 _PANELS = 64

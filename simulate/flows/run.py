@@ -17,7 +17,7 @@ import numpy as np
 from scipy.integrate import DOP853, LSODA, DenseOutput, OdeSolution
 from scipy.optimize import brentq
 
-from simulate.flow_network import Network
+from simulate.flows.network import Network
 from simulate.trajectory import EVENTS, FloatArray
 
 METHODS = ("auto", "DOP853", "LSODA")

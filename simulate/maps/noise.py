@@ -25,9 +25,9 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from simulate.balanced import powers
-from simulate.compiled import compiled
-from simulate.numba_losses import excess, slope
+from simulate.maps.balanced import powers
+from simulate.maps.compiled import compiled
+from simulate.maps.losses import excess, slope
 from theory.errors import InputError, positive_integer
 
 _CHUNK = 8192  # steps whose noise is drawn at a time

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulate.compiled import compiled
+from simulate.maps.compiled import compiled
 
 
 @compiled(inline="always")

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 
-from simulate.compiled import compiled
+from simulate.maps.compiled import compiled
 
 MSE = 0
 CROSS_ENTROPY = 1

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from simulate.balanced import powers
-from simulate.compiled import compiled
-from simulate.numba_losses import excess, slope
-from simulate.sign_descent import walk
+from simulate.maps.balanced import powers
+from simulate.maps.compiled import compiled
+from simulate.maps.losses import excess, slope
+from simulate.maps.sign_descent import walk
 
 HEAD = 4096
 """Steps that every run makes alone."""

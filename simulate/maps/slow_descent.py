@@ -41,8 +41,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from simulate.compiled import compiled
-from simulate.numba_losses import curvature, excess, slope
+from simulate.maps.compiled import compiled
+from simulate.maps.losses import curvature, excess, slope
 
 SLOW = 1e-3
 """Largest q and a, as multiples of (1−√β)², at which a run is followed by its flow time; the value's error is of their
@@ -291,6 +291,8 @@ def follow(  # type: ignore[no-untyped-def]
     x1, k1 = _second_order(steps, eta, beta, table, gamma, depth, loss_code)
     flow, bent = _between(x0, k0, x1, k1, table, gamma, depth, loss_code)
     total = (1.0 - beta) * flow / eta + (1.0 + beta) / (2.0 * (1.0 - beta)) * bent
+    # a ball that starts at rest lags β(1 − βⁿ)/(1−β) steps behind; what it lost during the tail stood at the start
+    total += beta * (beta**start - beta**steps) / (1.0 - beta) * excess(0.0, loss_code)
     total += 0.5 * (_loss_at(x1, half, gamma, loss_code) - _loss_at(x0, half, gamma, loss_code))
     return True, min(max(total / tail_steps, low), high), low, high
 

@@ -1,4 +1,4 @@
-"""The flows of one output, each reduced to one coordinate x (see ``simulate.flow_clock``).
+"""The flows of one output, each reduced to one coordinate x (see ``simulate.flows.clock``).
 
 Balanced, w_ℓ = w, w(0) = 1:         x = ln w,     u = w^L = e^{Lx},     f = (u − 1)/γ,     dx/dτ = −ℓ′ e^{(L−2)x}
 
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from simulate.flow_clock import ScalarLoss
+from simulate.flows.clock import ScalarLoss
 from simulate.trajectory import FloatArray
 
 _WIDEST = 0.5  # of a panel in x: branch points are π/2 from the real axis

@@ -23,12 +23,12 @@ import numpy as np
 from numba import parallel_chunksize, prange
 from numpy.typing import ArrayLike, NDArray
 
-from simulate.compiled import compiled
-from simulate.numba_losses import LOSS_CODES, excess, slope
-from simulate.outcomes import DEFAULT_THRESHOLDS, CellResults, Thresholds, classify
+from simulate.maps.arguments import cells, loss_code, results
+from simulate.maps.compiled import compiled
+from simulate.maps.losses import excess, slope
+from simulate.outcomes import DEFAULT_THRESHOLDS, CellResults, Thresholds
 from theory.conserved import weight_invariants
-from theory.errors import InputError, one_of, positive_array, positive_integer
-from theory.optimizers import OPTIMIZERS
+from theory.errors import InputError
 
 FloatArray = NDArray[np.float64]
 
@@ -214,20 +214,12 @@ class UnbalancedTrajectories:
 
 def _checked(
     gamma: ArrayLike, eta: ArrayLike, weights: ArrayLike, steps: int, loss: str, optimizer: str, beta: float
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    one_of("loss", loss, tuple(LOSS_CODES))
-    one_of("optimizer", optimizer, tuple(OPTIMIZERS))
-    positive_integer("steps", steps)
-    if isinstance(beta, bool) or not isinstance(beta, int | float | np.floating) or not 0.0 <= beta < 1.0:
-        raise InputError("beta", beta, "a number from 0 (included) to 1 (excluded)")
+) -> tuple[FloatArray, FloatArray, FloatArray, int]:
+    code = loss_code(loss, optimizer, beta, steps)
     start = np.asarray(weights)
     if start.dtype.kind not in "iuf" or start.ndim != 1 or start.size == 0 or not np.isfinite(start).all():
         raise InputError("weights", weights, "a vector of finite real numbers, one for each layer")
-    gammas, etas = positive_array("gamma", gamma).ravel(), positive_array("eta", eta).ravel()
-    if gammas.size != etas.size and 1 not in {gammas.size, etas.size}:
-        raise InputError("eta", etas.size, f"a single value, or as many as gamma has ({gammas.size})")
-    gammas, etas = np.broadcast_arrays(gammas, etas)
-    return np.ascontiguousarray(gammas), np.ascontiguousarray(etas), np.ascontiguousarray(start, dtype=np.float64)
+    return *cells(gamma, eta), np.ascontiguousarray(start, dtype=np.float64), code
 
 
 def run_unbalanced(
@@ -260,24 +252,15 @@ def run_unbalanced(
         InputError: a γ or η that is not positive, lengths that differ, weights that are not finite, T below 1, an
             unknown loss or optimizer, or β outside [0, 1).
     """
-    gammas, etas, start = _checked(gamma, eta, weights, steps, loss, optimizer, beta)
+    gammas, etas, start, code = _checked(gamma, eta, weights, steps, loss, optimizer, beta)
     tail, peak = np.empty(gammas.size), np.empty(gammas.size)
     steps_run, diverged = np.empty(gammas.size, dtype=np.int64), np.empty(gammas.size, dtype=np.bool_)
-    code = LOSS_CODES[loss]
     with parallel_chunksize(_CELLS_A_TASK):
         _run_cells(
             start, gammas, etas, float(beta), code, _CODES[optimizer], steps,
             thresholds.tail_steps(steps), thresholds.divergence, tail, peak, steps_run, diverged,
         )  # fmt: skip
-    initial = np.full(gammas.size, excess(0.0, code))
-    return CellResults(
-        outcome=classify(tail, peak, initial, diverged=diverged, thresholds=thresholds),
-        final_loss=tail,
-        initial_loss=initial,
-        peak_loss=peak,
-        final_accuracy=np.full(gammas.size, np.nan),
-        steps_run=steps_run,
-    )
+    return results(tail, peak, steps_run, diverged, code, thresholds)
 
 
 def descend_unbalanced(
@@ -307,8 +290,8 @@ def descend_unbalanced(
     Raises:
         InputError: as for ``run_unbalanced``.
     """
-    gammas, etas, start = _checked(gamma, eta, weights, steps, loss, optimizer, beta)
+    gammas, etas, start, code = _checked(gamma, eta, weights, steps, loss, optimizer, beta)
     displacement = np.empty((gammas.size, steps + 1, start.size))
     output, losses = np.empty((2, gammas.size, steps + 1))
-    _trajectories(start, gammas, etas, float(beta), LOSS_CODES[loss], _CODES[optimizer], displacement, output, losses)
+    _trajectories(start, gammas, etas, float(beta), code, _CODES[optimizer], displacement, output, losses)
     return UnbalancedTrajectories(gammas, etas, start, displacement, output, losses)

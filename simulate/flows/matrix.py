@@ -1,4 +1,4 @@
-"""Gradient flow of deep linear matrix networks of any widths; the equations are in ``simulate.flow_network``."""
+"""Gradient flow of deep linear matrix networks of any widths; the equations are in ``simulate.flows.network``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from simulate.flow_network import MatrixCrossEntropy, MatrixLoss, MatrixMSE, Network
-from simulate.flow_run import METHODS, Run
+from simulate.flows.network import MatrixCrossEntropy, MatrixLoss, MatrixMSE, Network
+from simulate.flows.run import METHODS, Run
 from simulate.trajectory import FloatArray, LongArray, Trajectory, event_levels, requested_times, usable_gamma
 from theory.errors import InputError, one_of, positive_integer, positive_number
 

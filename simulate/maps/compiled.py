@@ -1,7 +1,8 @@
 """Compiles the loops of this package, and keeps the machine code where a change of any loop is noticed.
 
 Numba's own cache looks at the file of a function only: after a change to a function that it calls from another file the
-old machine code would be run. Here the cache lies in a folder named after a digest of all source files of the package.
+old machine code would be run. Here the cache lies in a folder named after a digest of all files of the package that hold
+compiled functions.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from typing import Any
 
 from numba import config, njit
 
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parent.parent
 
 
 def _cache_folder() -> str | None:
     """The folder for machine code of exactly these sources; ``None`` where it cannot be made."""
     digest = hashlib.blake2b(digest_size=8)
-    for source in sorted(_HERE.glob("*.py")):
-        digest.update(source.read_bytes())
+    for source in sorted(_HERE.rglob("*.py")):
+        text = source.read_bytes()
+        if b"@compiled" in text:
+            digest.update(text)
     folder = _HERE / "__pycache__" / f"numba-{digest.hexdigest()}"
     try:
         if not folder.is_dir():
