@@ -1,8 +1,7 @@
 """Compiles the loops of this package, and keeps the machine code where a change of any loop is noticed.
 
 Numba's own cache looks at the file of a function only: after a change to a function that it calls from another file the
-old machine code would be run. Here the cache lies in a folder named after a digest of all files of the package that hold
-compiled functions.
+old machine code would be run. Here the cache lies in a folder named after a digest of all files with compiled loops.
 """
 
 from __future__ import annotations
