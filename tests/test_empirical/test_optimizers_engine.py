@@ -88,7 +88,7 @@ def eta_edge(optimizer, gamma, beta):
         crit = ToyModel().boundary("eta_crit").numeric(gamma=gamma, depth=3)
         # a step that is repeated 1/(1 − β) times over; stable up to 2(1 + β)/λ
         return crit * (1 - beta if optimizer == "momentum" else 1)
-    return ToyModel(optimizer="sign").boundary("eta_max").numeric(gamma=gamma, depth=3)
+    return ToyModel(optimizer="sign").boundary("eta_max").numeric(gamma=gamma, depth=3, delta=0.5)
 
 
 def relative(a, b):
@@ -125,7 +125,7 @@ def test_cells_below_the_edge_equal_plain_runs(loss, optimizer):
     together = run(spec, gamma, eta, beta, seed, steps, loss=loss, optimizer=optimizer).loss_curve
     cells = zip(gamma, eta, beta, seed, strict=True)
     alone = np.stack([plain_losses(spec, *cell, steps, loss=loss, optimizer=optimizer) for cell in cells])
-    assert together[:, -1].min() < 0.95 * together[0, 0]  # something was learned
+    assert (together[:, 1:] != together[:, :-1]).all()  # every cell moves
     assert relative(together, alone) <= 1e-10
 
 
@@ -199,14 +199,12 @@ def test_losses_are_zero_at_their_minimum_and_slopes_are_derivatives(data, name)
     loss, slope = LOSSES[name](at_minimum, soft)
     assert loss.abs().max() < 1e-15 * 5
     assert slope.abs().max() < 1e-15 * 5
-    output = torch.randn(3, 4, 5, generator=generator, dtype=torch.float64, requires_grad=True)
-    value = LOSSES[name](output * 1, soft)[0].detach()
-    assert (value > 0).all()
+    output = torch.randn(3, 4, 5, generator=generator, dtype=torch.float64)
+    assert (LOSSES[name](output.clone(), soft)[0] > 0).all()
     # central differences: error of order h² = 1e-10
     direction, h = torch.randn(3, 4, 5, generator=generator, dtype=torch.float64), 1e-5
-    with torch.no_grad():
-        ends = [LOSSES[name](output + s * h * direction, soft)[0] for s in (1, -1)]
-        slope = LOSSES[name](output * 1, soft)[1]
+    ends = [LOSSES[name](output + s * h * direction, soft)[0] for s in (1, -1)]
+    slope = LOSSES[name](output.clone(), soft)[1]
     derivative = (slope * direction).sum((1, 2)) / 5
     torch.testing.assert_close((ends[0] - ends[1]) / (2 * h), derivative, rtol=1e-6, atol=1e-8)
 
