@@ -22,30 +22,11 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import unfold
+from torch.nn.functional import pad
 
 from empirical.optimizers import Optimizer
+from empirical.parametrization import LayerScale
 from theory.errors import InputError, positive_integer
-
-
-@dataclass(frozen=True)
-class ConvScale:
-    """Scales of one weight layer.
-
-    Attributes:
-        fan_out: output channels, or classes.
-        fan_in: 9 × input channels for a convolution, channels for the readout.
-        multiplier: a_ℓ, also the standard deviation of the effective weights at the start.
-        learning_rate: what multiplies η in a gradient step of the effective weights, N a_ℓ².
-        normalized_rate: the same for optimizers whose step ignores the size of the gradient, s a_ℓ with s = 1 for
-            the first and the last layer and fan_in^{−1/2} between.
-    """
-
-    fan_out: int
-    fan_in: int
-    multiplier: float
-    learning_rate: float
-    normalized_rate: float
 
 
 @dataclass(frozen=True)
@@ -84,14 +65,14 @@ class CNN:
         return self.image_channels * self.image_size**2
 
     @property
-    def layers(self) -> tuple[ConvScale, ...]:
-        """Scales of each weight layer, input first."""
+    def layers(self) -> tuple[LayerScale, ...]:
+        """Scales of each weight layer, input first: those of an MLP whose fan-in is 9 channels for a convolution."""
         n, into = self.width, 9 * self.image_channels
         first, hidden, last = (2 / into) ** 0.5, (2 / (9 * n)) ** 0.5, 1 / n
         return (
-            ConvScale(n, into, first, n * first**2, first),
-            *[ConvScale(n, 9 * n, hidden, n * hidden**2, hidden * (9 * n) ** -0.5)] * (len(self.strides) - 1),
-            ConvScale(self.num_classes, n, last, n * last**2, last),
+            LayerScale(n, into, first, n * first**2, first),
+            *[LayerScale(n, 9 * n, hidden, n * hidden**2, hidden * (9 * n) ** -0.5)] * (len(self.strides) - 1),
+            LayerScale(self.num_classes, n, last, n * last**2, last),
         )
 
     def initial_weights(self, seed: int) -> list[Tensor]:
@@ -219,64 +200,183 @@ class _Grid:
         return out
 
 
-def _multiply(out: Tensor, a: Tensor, b: Tensor, *, add: bool) -> None:
-    """``out`` = (``out`` if ``add``) + a b, into memory whose rows may lie apart."""
-    if out.dim() == 2:
-        torch.addmm(out, a, b, beta=float(add), out=out) if add else torch.mm(a, b, out=out)
-    else:
-        out.baddbmm_(a, b, beta=float(add))
+_Product = tuple[Tensor, Tensor, Tensor, bool]
+"""(out, a, b, add): out = a b, or out += a b."""
 
 
-class _Passes:
-    """Buffers of the forward and backward pass of C cells on batches of one size; nothing is allocated in a step."""
+def _multiply(products: list[_Product]) -> None:
+    """Carry out products of matrices, or of stacks of them, whose rows may lie apart in memory."""
+    for out, a, b, add in products:
+        if out.dim() == 3:
+            out.baddbmm_(a, b, beta=float(add))
+        elif add:
+            out.addmm_(a, b)
+        else:
+            torch.mm(a, b, out=out)
 
-    def __init__(self, spec: CNN, cells: int, batch: int, like: Tensor) -> None:
-        self.batch, self.cells = batch, cells
+
+@dataclass
+class _Plan:
+    """Everything that the two passes over some cells do, as views made once: slicing costs more than the arithmetic.
+
+    ``cells`` is one cell (matrices) on a CPU, whose cache holds one cell but not two, and all cells of a seed (stacks
+    of matrices) elsewhere.
+    """
+
+    seed: int
+    first: list[_Product]
+    first_input: Tensor
+    forward: list[list[_Product]]
+    relus: list[list[tuple[Tensor, Tensor]]]
+    last_output: Tensor
+    last_image: Tensor
+    average: Tensor
+    pooled: Tensor
+    pool_gradient: Tensor
+    last_slope: Tensor
+    weight_gradients: list[list[_Product]]
+    unwritten: list[Tensor]
+    input_gradients: list[list[_Product]]
+    gates: list[list[tuple[Tensor, Tensor, Tensor]]]
+    first_gradient: list[_Product]
+
+    def _run_first(self) -> None:
+        """The first layer, in both passes: its output is the largest by far, and slower to fetch than to make again."""
+        _multiply(self.first)
+        self.first_input.clamp_min_(0)
+
+    def run_forward(self) -> None:
+        """From the patches of the image to the average over pixels."""
+        self._run_first()
+        for products, relus in zip(self.forward, self.relus, strict=True):
+            _multiply(products)
+            for raw, active in relus:
+                torch.clamp_min(raw, 0, out=active)
+        torch.matmul(self.average, self.last_output.clamp_min_(0), out=self.pooled)
+
+    def run_backward(self) -> None:
+        """From the gradient by the average over pixels to that by every weight of the convolutions."""
+        self._run_first()
+        _gate(self.pool_gradient, self.last_image, self.last_slope)
+        for layer in range(len(self.forward) - 1, -1, -1):
+            _multiply(self.weight_gradients[layer])
+            self.unwritten[layer].zero_()
+            _multiply(self.input_gradients[layer])
+            for gate in self.gates[layer]:
+                _gate(*gate)
+        _multiply(self.first_gradient)
+
+
+def _gate(gradient: Tensor, active: Tensor, out: Tensor) -> None:
+    """Gradient where the unit is on, else 0, in one pass."""
+    torch.ops.aten.threshold_backward.grad_input(gradient, active, 0, grad_input=out)
+
+
+class _Cells:
+    """Weights of C cells and the buffers of their passes; nothing is allocated from one step to the next."""
+
+    def __init__(self, spec: CNN, weights: list[Tensor], sections: Sequence[int], batch: int, together: bool) -> None:
+        self.spec, self.weights, self.batch = spec, weights, batch
         side, self.grids = (spec.image_size - 1) // spec.strides[0] + 1, []
         for stride in spec.strides[1:]:
             self.grids.append(_Grid(side, stride))
             side = self.grids[-1].out
-        self.side, n = side, spec.width
-        # one cell after the other stays in the cache of a CPU; a GPU wants them all at once
-        self.parts: list[int | slice] = list(range(cells)) if like.device.type == "cpu" else [slice(None)]
-        lead = (cells,)
-        once = () if like.device.type == "cpu" else (cells,)
+        last = self.grids[-1]
+        inside = (torch.arange(last.out * last.width) % last.width < last.out).to(weights[0])
+        self.average = (inside / side**2).unsqueeze(0)  # over the valid pixels of a grid
+        self.pixels = side * side
+        self.gradients = [torch.empty_like(weight) for weight in weights]
+        like, cells, n = weights[0], len(weights[0]), spec.width
         spots = [(len(g.phases), n, g.width**2 * batch) for g in self.grids]
         rows = [(n, g.out * g.width * batch) for g in self.grids]
-        self.inputs = [like.new_zeros(*lead, *shape) for shape in spots]
-        self.backs = [like.new_zeros(*once, *shape) for shape in spots]
-        self.outs = [like.new_zeros(*once, *shape) for shape in rows[:-1]] + [like.new_zeros(*lead, *rows[-1])]
-        self.slopes = [like.new_zeros(*once, *shape) for shape in rows]
-        self.patches: list[Tensor] = []
+        shared = max(sections) if together else 1  # scratch that one part of the cells leaves to the next
+        # the first layer is computed again in the backward pass, so its output needs no place of its own
+        self.inputs = [like.new_zeros(shared, *spots[0])] + [like.new_zeros(cells, *shape) for shape in spots[1:]]
+        self.input_slopes = [like.new_zeros(shared, *shape) for shape in spots]
+        self.outputs = [like.new_zeros(shared, *shape) for shape in rows[:-1]] + [like.new_zeros(cells, *rows[-1])]
+        self.slopes = [like.new_zeros(shared, *shape) for shape in rows]
         self.pooled = like.new_zeros(cells, n, batch)
-        self.image = (spec.image_channels, spec.image_size, spec.image_size)
-        self.stride = spec.strides[0]
-
-    def lay_out(self, inputs: Sequence[Tensor]) -> None:
-        """Patches of the first layer, one set a seed, in the order in which the second layer wants its input.
-
-        All cells of a seed share them, and the zeros around the grid come out of the product by themselves.
-        """
+        self.pool_gradient = torch.zeros_like(self.pooled)
         grid = self.grids[0]
-        self.patches = []
-        for x in inputs:
-            patches = unfold(x.view(-1, *self.image), 3, padding=1, stride=self.stride)
-            patches = patches.permute(1, 2, 0).unflatten(1, (grid.side, grid.side))
-            laid = x.new_zeros(len(grid.phases), patches.shape[0], grid.width, grid.width, self.batch)
-            for place, (pixels, spots) in zip(laid, grid.windows(), strict=True):
-                place[:, *spots] = patches[:, *pixels]
-            self.patches.append(laid.flatten(2))
+        patch = (len(grid.phases), 9 * spec.image_channels, grid.width, grid.width, batch)
+        self.patches = [like.new_zeros(patch) for _ in sections]
+        ends = np.cumsum(sections).tolist()
+        parts = [(seed, slice(end - count, end)) for seed, (end, count) in enumerate(zip(ends, sections, strict=True))]
+        if together:
+            self.plans = [
+                self._plan(seed, part, slice(part.stop - part.start)) for seed, part in parts if sections[seed]
+            ]
+        else:
+            self.plans = [self._plan(seed, i, 0) for seed, part in parts for i in range(part.start, part.stop)]
 
-    def _views(self, layer: int, stored: Tensor) -> list[tuple[slice, Tensor]]:
-        """Rows of the weights, and the shifted view of a grid that they multiply, for each shift."""
+    def _plan(self, seed: int, part: int | slice, scratch: int | slice) -> _Plan:
+        weights, gradients = [w[part] for w in self.weights], [g[part] for g in self.gradients]
+        inputs = [self.inputs[0][scratch]] + [x[part] for x in self.inputs[1:]]
+        input_slopes = [x[scratch] for x in self.input_slopes]
+        outputs = [y[scratch] for y in self.outputs[:-1]] + [self.outputs[-1][part]]
+        slopes, patches = [y[scratch] for y in self.slopes], self.patches[seed].flatten(2)
+        if isinstance(part, slice):
+            patches = patches.expand(part.stop - part.start, *patches.shape)
+        phases = range(len(self.grids[0].phases))
+        first = [(inputs[0].select(-3, p), weights[0].mT, patches.select(-3, p), False) for p in phases]
+        first_gradient = [
+            (gradients[0], patches.select(-3, p), input_slopes[0].select(-3, p).mT, p > 0) for p in phases
+        ]
+        plan = _Plan(
+            seed=seed,
+            first=first,
+            first_input=inputs[0],
+            forward=[],
+            relus=[],
+            last_output=outputs[-1].unflatten(-1, (-1, self.batch)),
+            last_image=self._image(outputs[-1], -1),
+            average=self.average,
+            pooled=self.pooled[part].unsqueeze(-2),
+            pool_gradient=self.pool_gradient[part].unsqueeze(-2).unsqueeze(-2).expand_as(self._image(outputs[-1], -1)),
+            last_slope=self._image(slopes[-1], -1),
+            weight_gradients=[],
+            unwritten=[],
+            input_gradients=[],
+            gates=[],
+            first_gradient=first_gradient,
+        )
+        for layer, grid in enumerate(self.grids):
+            reach = grid.pixels * self.batch
+            output, slope = outputs[layer][..., :reach], slopes[layer][..., :reach]
+            read, written = self._windows(layer, inputs[layer]), self._windows(layer, input_slopes[layer])
+            weight, gradient = (
+                [t[..., rows, :] for rows, _ in read] for t in (weights[layer + 1], gradients[layer + 1])
+            )
+            views, slope_views = [view for _, view in read], [view for _, view in written]
+            plan.forward.append([(output, w.mT, x, i > 0) for i, (w, x) in enumerate(zip(weight, views, strict=True))])
+            plan.weight_gradients.append([(g, x, slope.mT, False) for g, x in zip(gradient, views, strict=True)])
+            plan.input_gradients.append([
+                (x, w, slope, i > 0) for i, (w, x) in enumerate(zip(weight, slope_views, strict=True))
+            ])
+            plan.unwritten.append(input_slopes[layer][..., reach:])
+            if layer + 1 < len(self.grids):
+                image = self._image(outputs[layer], layer)
+                plan.relus.append(self._pairs(image, inputs[layer + 1], layer + 1))
+            else:
+                plan.relus.append([])
+            if layer == 0:
+                plan.gates.append([(input_slopes[0], inputs[0], input_slopes[0])])
+            else:
+                image = self._image(slopes[layer - 1], layer - 1)
+                active = self._pairs(image, inputs[layer], layer)
+                sent = self._pairs(image, input_slopes[layer], layer)
+                plan.gates.append([(g, a, out) for (out, a), (_, g) in zip(active, sent, strict=True)])
+        return plan
+
+    def _windows(self, layer: int, stored: Tensor) -> list[tuple[slice, Tensor]]:
+        """For each shift: rows of the weights, and the shifted view of the phases that they multiply."""
         grid, start, out = self.grids[layer], 0, []
         channels = stored.shape[-2]
         for shift, phases in grid.shifts:
             rows = stored.flatten(-3, -2)[..., channels * phases.start : channels * phases.stop, :]
-            count = rows.shape[-2]
             reach = slice(shift * self.batch, (shift + grid.pixels) * self.batch)
-            out.append((slice(start, start + count), rows[..., reach]))
-            start += count
+            out.append((slice(start, start + rows.shape[-2]), rows[..., reach]))
+            start += rows.shape[-2]
         return out
 
     def _image(self, flat: Tensor, layer: int) -> Tensor:
@@ -284,6 +384,163 @@ class _Passes:
         grid = self.grids[layer]
         return flat.unflatten(-1, (grid.out, grid.width, self.batch))[..., : grid.out, :]
 
-    def _grid(self, stored: Tensor, layer: int) -> Tensor:
+    def _pairs(self, image: Tensor, stored: Tensor, layer: int) -> list[tuple[Tensor, Tensor]]:
+        """For each phase: its pixels in an image, and the same pixels on the grid."""
         grid = self.grids[layer]
-        return stored.unflatten(-1, (grid.width, grid.width, self.batch))
+        stored = stored.unflatten(-1, (grid.width, grid.width, self.batch))
+        out = []
+        for p, (pixels, spots) in enumerate(grid.windows()):
+            out.append((image[..., *pixels, :], stored.select(-5, p)[..., *spots, :]))
+        return out
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Raw outputs F, shape (cells, num_classes, batch)."""
+        spec, grid = self.spec, self.grids[0]
+        for x, laid in zip(inputs, self.patches, strict=True):
+            image = pad(x.T.reshape(spec.image_channels, spec.image_size, spec.image_size, -1), (0, 0, 1, 1, 1, 1))
+            patches = image.unfold(1, 3, spec.strides[0]).unfold(2, 3, spec.strides[0]).permute(0, 4, 5, 1, 2, 3)
+            for place, (pixels, spots) in zip(laid.unflatten(1, (-1, 3, 3)), grid.windows(), strict=True):
+                place[..., *spots, :] = patches[..., *pixels, :]  # padding stays zero, and so does its product
+        for plan in self.plans:
+            plan.run_forward()
+        return torch.bmm(self.weights[-1].mT, self.pooled)
+
+    def backward(self, gradient: Tensor) -> None:
+        """Gradients of all weights from ∂ℓ/∂F, shape (cells, num_classes, batch)."""
+        torch.bmm(self.pooled, gradient.mT, out=self.gradients[-1])
+        torch.bmm(self.weights[-1], gradient, out=self.pool_gradient).div_(self.pixels)
+        for plan in self.plans:
+            plan.run_backward()
+
+
+class CNNStack:
+    """The weights of C cells, and the two passes over them; see ``empirical.models.stack.Stack``.
+
+    θ₀ and the displacement of each cell are held apart. Weights are stored for the products, input rows in the order
+    of shifts, phases and channels, output channels innermost; ``network_weights`` gives them as PyTorch has them.
+
+    Args:
+        spec: the architecture.
+        seeds: the different seeds.
+        sections: cells of each seed.
+        optimizer: moves the weights.
+        lazy: compute in double precision.
+        dtype: of inputs and outputs.
+        device: where everything lives.
+        together: treat all cells of a seed in one product; ``None`` does where the device is not a CPU.
+    """
+
+    def __init__(
+        self,
+        spec: CNN,
+        seeds: Sequence[int],
+        sections: Sequence[int],
+        optimizer: Optimizer,
+        *,
+        lazy: bool,
+        dtype: torch.dtype,
+        device: torch.device,
+        together: bool | None = None,
+    ) -> None:
+        self.spec, self.optimizer, self.sections, self.dtype = spec, optimizer, list(sections), dtype
+        self.together = device.type != "cpu" if together is None else together
+        self.inner = torch.float64 if lazy else dtype
+        self.orders = self._orders()
+        per_seed = [self._stored(spec.initial_weights(seed)) for seed in seeds]
+        self.start = [torch.stack(same).to(device=device, dtype=self.inner) for same in zip(*per_seed, strict=True)]
+        self.seed_index = torch.repeat_interleave(torch.arange(len(seeds)), torch.tensor(self.sections)).to(device)
+        self.displacement = [start.new_zeros(len(self.seed_index), *start.shape[1:]) for start in self.start]
+        self.weights = [start[self.seed_index] for start in self.start]
+        self._cells: _Cells | None = None
+        self._initial: _Cells | None = None
+        self._silent = torch.zeros(len(self.seed_index), dtype=torch.bool, device=device)
+
+    def _orders(self) -> list[Tensor]:
+        """For each convolution, the tap of every block of rows."""
+        side, orders = (self.spec.image_size - 1) // self.spec.strides[0] + 1, [torch.arange(9)]
+        for stride in self.spec.strides[1:]:
+            grid = _Grid(side, stride)
+            orders.append(torch.tensor(grid.taps))
+            side = grid.out
+        return orders
+
+    def _stored(self, weights: Sequence[Tensor]) -> list[Tensor]:
+        """From PyTorch's layout (…, out, in, 3, 3) to rows of (tap, in); patches of the image are (in, tap)."""
+        out = []
+        for layer, weight in enumerate(weights[:-1]):
+            taps = weight.flatten(-2)[..., self.orders[layer]]
+            rows = taps.flatten(-2) if layer == 0 else taps.mT.flatten(-2)
+            out.append(rows.mT.contiguous())
+        return [*out, weights[-1].mT.contiguous()]
+
+    def network_weights(self) -> list[Tensor]:
+        """Effective weights as PyTorch lays them out.
+
+        Returns:
+            Convolutions ``(cells, width, channels, 3, 3)``, readout ``(cells, num_classes, width)``.
+        """
+        out = []
+        for layer, rows in enumerate(self.weights[:-1]):
+            back = torch.argsort(self.orders[layer]).to(rows.device)
+            taps = rows.mT.unflatten(-1, (-1, 9)) if layer == 0 else rows.mT.unflatten(-1, (9, -1)).mT
+            out.append(taps[..., back].unflatten(-1, (3, 3)))
+        return [*out, self.weights[-1].mT]
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Centred raw outputs F(θ; x) − F(θ₀; x); keeps what ``update`` needs.
+
+        Args:
+            inputs: one batch a seed, each ``(batch, input_dim)``.
+
+        Returns:
+            Shape ``(cells, num_classes, batch)``.
+        """
+        batch = len(inputs[0])
+        if self._cells is None or self._initial is None or self._cells.batch != batch:
+            self._cells = _Cells(self.spec, self.weights, self.sections, batch, self.together)
+            self._initial = _Cells(self.spec, self.start, [1] * len(inputs), batch, self.together)
+        inputs = [x.to(self.inner) for x in inputs]
+        output = self._cells.forward(inputs).sub_(self._initial.forward(inputs)[self.seed_index])
+        self._silent = (self._cells.pooled == 0).flatten(1).all(1)
+        return output.to(self.dtype)
+
+    def inactive(self) -> Tensor:
+        """Cells without an active unit in the last convolution on the whole of the last batch.
+
+        Without biases F and every gradient are then exactly zero; a silent layer below silences the last one too.
+
+        Returns:
+            Booleans, shape ``(cells,)``.
+        """
+        return self._silent
+
+    def update(self, gradient: Tensor) -> None:
+        """One optimizer step from the last ``forward``.
+
+        Args:
+            gradient: ∂ℓ/∂F times ``optimizer.output_scale``, shape ``(cells, num_classes, batch)``.
+
+        Raises:
+            RuntimeError: there has been no ``forward``.
+        """
+        if self._cells is None:
+            raise RuntimeError("update comes after forward")
+        self._cells.backward(gradient.to(self.inner))
+        normalized = self.optimizer.normalized
+        for slot, (scale, moved) in enumerate(zip(self.spec.layers, self.displacement, strict=True)):
+            rate = scale.normalized_learning_rate if normalized else scale.learning_rate
+            self.optimizer.step(slot, moved, self._cells.gradients[slot], rate)
+            torch.add(self.start[slot][self.seed_index], moved, out=self.weights[slot])
+
+    def keep(self, index: Tensor, sections: Sequence[int]) -> None:
+        """Drop cells, here and in the optimizer.
+
+        Args:
+            index: positions of the cells to keep, ascending.
+            sections: how many of each seed they are.
+        """
+        self.displacement = [moved.index_select(0, index) for moved in self.displacement]
+        self.weights = [weight.index_select(0, index) for weight in self.weights]
+        self.seed_index = self.seed_index.index_select(0, index)
+        self.sections, self._cells = list(sections), None
+        self.optimizer.keep(index)
