@@ -1,4 +1,4 @@
-"""The account of a group of cells that train together: losses of those still in the stack, results of those that left."""
+"""The account of a group of cells that train together: losses of those in the stack, results of those that left."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from simulate.outcomes import DEFAULT_THRESHOLDS, CellResults, Thresholds, class
 from theory.errors import InputError, one_of, positive_array, positive_integer
 
 CHECK_EVERY = 10
-"""Steps that a group trains in one go, and between looks at which cells are decided; the steps never wait for the host."""
+"""Steps that a group trains in one go, and between looks at which cells are decided; no step waits for the host."""
 
 LAZY_BELOW = 1e-2
 """Cells of smaller γ hold θ₀ and the displacement apart."""

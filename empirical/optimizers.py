@@ -50,7 +50,7 @@ class Optimizer(ABC):
         self.output_scale = scale.to(dtype)
         """What the derivative ∂ℓ/∂f of each cell is multiplied with before it is sent back, shape ``(cells,)``."""
 
-    def begin(self) -> None:
+    def begin(self) -> None:  # noqa: B027 (most optimizers count no steps)
         """Count a step; to be called once before the weights of a step are moved."""
 
     @abstractmethod

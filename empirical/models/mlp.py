@@ -197,7 +197,7 @@ class MLPStack:
         """One optimizer step from the last ``forward``.
 
         Args:
-            gradient: ∂ℓ/∂F times ``optimizer.output_scale`` γ, shape ``(cells, num_classes, batch)``.
+            gradient: ∂ℓ/∂f times ``optimizer.output_scale``, shape ``(cells, num_classes, batch)``.
         """
         self.optimizer.begin()
         for layer in range(len(self.weights) - 1, 0, -1):
@@ -297,7 +297,7 @@ class LazyMLPStack(MLPStack):
         """One optimizer step of the displacements; see ``MLPStack.update``.
 
         Args:
-            gradient: ∂ℓ/∂F times ``optimizer.output_scale`` γ, shape ``(cells, num_classes, batch)``.
+            gradient: ∂ℓ/∂f times ``optimizer.output_scale``, shape ``(cells, num_classes, batch)``.
         """
         super().update(gradient)
         for start, displacement, weight in zip(self.start, self.displacement, self.weights, strict=True):

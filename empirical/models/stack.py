@@ -42,7 +42,8 @@ class Stack(Protocol):
         depends on ``optimizer.normalized``. Where ``optimizer.plain``, w −= rate · g may be done in any other way.
 
         Args:
-            gradient: ∂ℓ/∂F times ``optimizer.output_scale`` γ, shape ``(cells, num_classes, batch)``. May be overwritten.
+            gradient: ∂ℓ/∂f times ``optimizer.output_scale``, shape ``(cells, num_classes, batch)``. May be
+                overwritten.
         """
 
     def inactive(self) -> Tensor:

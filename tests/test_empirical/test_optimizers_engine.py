@@ -116,7 +116,7 @@ CASES = [(loss, optimizer) for loss in LOSSES for optimizer in OPTIMIZERS]
 @pytest.mark.parametrize(("loss", "optimizer"), CASES)
 def test_cells_below_the_edge_equal_plain_runs(loss, optimizer):
     # rounding of 1e-16 grows through 40 stable steps by far less than the 1e6 that 1e-10 allows. The plain run loses
-    # F's size over γ to cancellation, 1e-16/γ; sign descent can turn on a single gradient whose sign is lost in rounding
+    # F's size over γ to cancellation, 1e-16/γ; sign descent can turn on one gradient whose sign is lost in rounding
     spec, steps = MLP(3, 16, SIZE**2, 10), 40
     gamma = np.geomspace(1e-4, 1e4, 9)
     beta = np.resize([0.5, 0.9], 9)
@@ -238,9 +238,7 @@ def test_momentum_may_revive_what_looks_dead():
     gamma = np.full(40, 1e-3)
     eta = np.geomspace(3, 3e4, 40) * eta_edge("gd", gamma, 0.0)
     for optimizer, patience in (("gd", 8), ("momentum", 8 + 153)):  # ln 1e-7 / ln 0.9 = 152.98
-        cells = run(
-            spec, gamma, eta, 0.9, 1, steps, loss="mse", optimizer=optimizer, thresholds=Thresholds()
-        ).cells
+        cells = run(spec, gamma, eta, 0.9, 1, steps, loss="mse", optimizer=optimizer, thresholds=Thresholds()).cells
         dead = cells.outcome == Outcome.DEAD
         assert dead.any()
         assert cells.steps_run[dead].min() >= patience
