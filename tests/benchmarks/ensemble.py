@@ -314,8 +314,8 @@ def tables(widths: Sequence[int], inputs: Sequence[int], rounds: int, *, one_cor
     parts.append("### One core\n\n" + table(rates, one, ("bmm 1 core",)))
     parts.append(
         f"Cell-steps/s, median (range) of {rounds} alternating rounds; depth {DEPTH}, batch {BATCH}, {CELLS} cells. "
-        "One core: seconds on the core, which busy neighbours do not lengthen. Products: `torch.bmm`, GFLOP/s; for both "
-        "cores the faster of two one-thread processes and one process of two threads."
+        "One core: seconds on the core, which busy neighbours do not lengthen. Products: `torch.bmm`, GFLOP/s; for "
+        "both cores the faster of two one-thread processes and one process of two threads."
     )
     return "\n\n".join(parts)
 
