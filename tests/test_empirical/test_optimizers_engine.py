@@ -167,7 +167,7 @@ def test_a_cell_depends_on_nothing_but_itself(data, case, n, per_group):
 @pytest.mark.parametrize("lazy", [False, True])
 def test_cells_that_leave_disturb_no_other_and_take_their_state_along(optimizer, lazy):
     spec, steps = MLP(3, 8, SIZE**2, 10), 60
-    gamma = np.full(6, 1e-3 if lazy else 1.0)
+    gamma = np.full(6, 1e-4 if lazy else 1.0)
     eta = 0.1 * eta_edge(optimizer, gamma, 0.9)
     eta[[0, 2, 3]] *= 1e12  # diverge or die at once
     beta = np.array([0.9, 0.5, 0.9, 0.1, 0.7, 0.9])
