@@ -15,7 +15,7 @@ from empirical import ensemble as engine
 from theory import ToyModel
 
 SIZE = 7
-GAMMA = np.concatenate([np.geomspace(1e-5, 1e5, 11), [0.99e-3, 1.01e-3]])
+GAMMA = np.concatenate([np.geomspace(1e-5, 1e5, 11), [0.99e-2, 1.01e-2]])
 """A γ a decade, and both sides of where the path changes."""
 
 
