@@ -32,8 +32,8 @@ CHECK_EVERY = 10
 """Steps that a group trains in one go, and between looks at which cells are decided; no step waits for the host."""
 
 LAZY_BELOW = 1e-2
-"""Cells of smaller γ hold θ₀ and the displacement apart. At γ = 1e-3 and η = 1e-3 η_crit single updates of float32 weights
-are already of the size of their rounding, which costs the loss curve 6e-3 without the split."""
+"""Cells of smaller γ hold θ₀ and the displacement apart. At γ = 1e-3 and η = 1e-3 η_crit single updates of float32
+weights are already of the size of their rounding, which costs the loss curve 6e-3 without the split."""
 
 GROUP_BYTES = 4e6
 """Weights of a group on a CPU: few enough for a share of the cache, enough for its products to outweigh the calls.
