@@ -1,12 +1,13 @@
 """Trains many networks at once: one cell for each (γ, η, seed), all in one batched program.
 
 Every cell of a seed starts from the same θ₀ and sees the same batches, and what becomes of it does not depend on the
-cells beside it. Mean squared error against one-hot targets,
+cells beside it. The output is centred and downscaled, f = (F(θ) − F(θ₀)) / γ; losses and optimizers are those of
+``losses`` and ``optimizers``. Losses are those of the batch about to be learned from.
 
-    ℓ = ½ ⟨ Σ_c (f_c − y_c)² ⟩_batch,      f = (F(θ) − F(θ₀)) / γ,      θ ← θ − η N ∂ℓ/∂θ.
-
-Losses are those of the batch about to be learned from. A cell leaves the stack as soon as its outcome is decided:
-diverged, or dead on as many batches in a row as the tail has steps.
+Cells train in groups, small enough for the weights of a group to stay in a core's cache for the ``CHECK_EVERY`` steps
+that it is trained before its turn ends. Lazy cells (γ < ``LAZY_BELOW``) have groups of their own, in which θ₀ and the
+displacement are held apart: what a cell is trained with depends on its own γ alone. A cell leaves its group as soon as
+its outcome is decided: diverged, or dead on as many batches in a row as the tail has steps.
 """
 
 from __future__ import annotations
@@ -20,12 +21,24 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from empirical.models import MLP, MLPStack
+from empirical.account import Account
+from empirical.losses import LOSSES, LossFunction
+from empirical.models.stack import Architecture
+from empirical.optimizers import DEFAULT_BETA, OPTIMIZERS, make_optimizer
 from simulate.outcomes import DEFAULT_THRESHOLDS, CellResults, Thresholds, classify
-from theory.errors import InputError, positive_array, positive_integer
+from theory.errors import InputError, one_of, positive_array, positive_integer
 
 CHECK_EVERY = 10
-"""Steps between looks at which cells are decided; the steps themselves never wait for the host."""
+"""Steps that a group trains in one go, and between looks at which cells are decided; no step waits for the host."""
+
+LAZY_BELOW = 1e-2
+"""Cells of smaller γ hold θ₀ and the displacement apart. At γ = 1e-3 and η = 1e-3 η_crit single updates of float32
+weights are already of the size of their rounding, which costs the loss curve 6e-3 without the split."""
+
+GROUP_BYTES = 4e6
+"""Weights of a group on a CPU: few enough for a share of the cache, enough for its products to outweigh the calls.
+
+Between 8 and 56 cells of width 64 the rate changes by a sixth, most of it below 32."""
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -38,6 +51,10 @@ class Stream(Protocol):
 
     def test_set(self) -> tuple[Tensor, Tensor]:
         """Held-out inputs ``(examples, d)`` and one-hot targets ``(examples, classes)``."""
+
+
+Batch = tuple[Tensor, Tensor]
+"""Inputs ``(batch, d)`` and targets ``(classes, batch)`` on the device."""
 
 
 @dataclass(frozen=True)
@@ -95,55 +112,60 @@ def torch_device(name: str) -> torch.device:
 
 
 class Ensemble:
-    """A batch of networks with their own γ, η and seed.
+    """A batch of networks with their own γ, η, β and seed.
 
     Args:
         spec: the architecture, shared by all cells.
         gamma: feature-learning strength of each cell, shape ``(cells,)``.
-        eta: learning rate of each cell, before the width multiplier N, shape ``(cells,)``.
+        eta: learning rate of each cell, before the width multiplier, shape ``(cells,)``.
         seed: seed of each cell, for θ₀ and batches, shape ``(cells,)``; a single integer serves all.
         stream: gives the data stream of a seed.
+        loss: ``"mse"`` or ``"cross-entropy"``.
+        optimizer: ``"gd"``, ``"momentum"``, ``"adam"`` or ``"sign"``.
+        beta: memory of each cell, for heavy ball and Adam, shape ``(cells,)``; a single number serves all.
         dtype: ``"float32"`` or ``"float64"``.
         device: where to train.
         thresholds: the numbers in the definitions of the outcomes.
 
     Raises:
-        InputError: shapes that differ, a γ or η that is not positive, a negative seed, an unknown dtype or device.
+        InputError: shapes that differ, a γ or η that is not positive, a β outside [0, 1), a negative seed, an unknown
+            loss, optimizer, dtype or device.
     """
 
     def __init__(
         self,
-        spec: MLP,
+        spec: Architecture,
         gamma: ArrayLike,
         eta: ArrayLike,
         seed: ArrayLike = 0,
         *,
         stream: Callable[[int], Stream],
+        loss: str = "mse",
+        optimizer: str = "gd",
+        beta: ArrayLike = DEFAULT_BETA,
         dtype: str = "float32",
         device: str = "cpu",
         thresholds: Thresholds = DEFAULT_THRESHOLDS,
     ) -> None:
-        self.gamma, self.eta = positive_array("gamma", gamma).ravel(), positive_array("eta", eta).ravel()
-        seeds = np.asarray(seed).ravel()
+        gammas, etas = positive_array("gamma", gamma).ravel(), positive_array("eta", eta).ravel()
+        seeds, betas = np.asarray(seed).ravel(), np.asarray(beta, dtype=float).ravel()
         if seeds.dtype.kind not in "iu" or (seeds < 0).any():
             raise InputError("seed", seed, "non-negative integers")
+        if not ((betas >= 0) & (betas < 1)).all():
+            raise InputError("beta", beta, "at least 0 and below 1")
+        one_of("loss", loss, tuple(LOSSES))
+        one_of("optimizer", optimizer, OPTIMIZERS)
         if dtype not in DTYPES:
             raise InputError("dtype", dtype, "float32 or float64")
         try:
-            self.gamma, self.eta, seeds = np.broadcast_arrays(self.gamma, self.eta, seeds)
+            self.gamma, self.eta, self.seed, self.beta = np.broadcast_arrays(gammas, etas, seeds, betas)
         except ValueError:
-            sizes = (self.gamma.size, self.eta.size, seeds.size)
-            raise InputError("gamma, eta, seed", sizes, "of one length") from None
-        self.spec, self.thresholds = spec, thresholds
+            sizes = (gammas.size, etas.size, seeds.size, betas.size)
+            raise InputError("gamma, eta, seed, beta", sizes, "of one length") from None
+        self.spec, self.stream, self.thresholds = spec, stream, thresholds
+        self.loss, self.optimizer = loss, optimizer
         self.dtype, self.device = DTYPES[dtype], torch_device(device)
-        # cells of one seed stand side by side, so that they share one product with their batch
-        self.order = np.argsort(seeds, kind="stable")
-        self.seeds, inverse, counts = np.unique(seeds, return_inverse=True, return_counts=True)
-        self._seed_index = inverse[self.order]
-        self.streams = [stream(int(s)) for s in self.seeds]
-        names, sections = [int(s) for s in self.seeds], [int(c) for c in counts]
-        self.stack = MLPStack(spec, names, sections, self.dtype, self.device)
-        self.initial = MLPStack(spec, names, [1] * len(names), self.dtype, self.device)
+        self._ran = False
 
     @torch.no_grad()
     def run(self, steps: int, curve_steps: ArrayLike | None = None) -> EnsembleResult:
@@ -160,164 +182,123 @@ class Ensemble:
             InputError: T below 1, or the ensemble has run before.
         """
         positive_integer("steps", steps)
-        if not self.stack.weights:
+        if self._ran:
             raise InputError("ensemble", "already run", "a new one: its weights have been trained")
+        self._ran = True
         kept = log_spaced_steps(steps) if curve_steps is None else np.asarray(curve_steps, dtype=np.int64).ravel()
-        book = _Book(self, steps, kept)
+        places = self._places()
+        groups = [_Group(self, cells, steps, kept) for cells in places]
+        streams = {int(seed): self.stream(int(seed)) for seed in np.unique(self.seed)}
         for start in range(0, steps, CHECK_EVERY):
-            stop = min(start + CHECK_EVERY, steps)
-            batches = [self._fetch(stream, start, stop) for stream in self.streams]
-            for step in range(start, stop):
-                inputs = [x[step - start] for x, _ in batches]
-                targets = torch.stack([y[step - start].T for _, y in batches])
-                self._step(step, inputs, targets, book)
-            if not book.retire(stop):
-                break
-        result = book.finish()
-        self.stack.weights = []
-        return result
+            training = [group for group in groups if len(group)]
+            batches: dict[int, list[Batch]] = {}
+            for seed in {seed for group in training for seed in group.seeds}:
+                batches[seed] = [self._fetch(streams[seed], t) for t in range(start, min(start + CHECK_EVERY, steps))]
+            for group in training:
+                group.train(start, batches)
+        for group in groups:
+            if len(group):
+                group.account.close(group.accuracy(*next(iter(streams.values())).test_set()))
+        return self._join([group.account for group in groups], np.concatenate(places), kept)
 
-    def _fetch(self, stream: Stream, start: int, stop: int) -> tuple[list[Tensor], list[Tensor]]:
-        pairs = [stream(step) for step in range(start, stop)]
+    def _places(self) -> list[NDArray[np.intp]]:
+        """Cells of each group: lazy ones apart, those of one seed side by side."""
+        size = self.spec.parameter_count() * torch.finfo(self.dtype).bits // 8
+        most = max(1, int(GROUP_BYTES / size)) if self.device.type == "cpu" else len(self.gamma)
+        places = []
+        for lazy in (False, True):
+            cells = np.nonzero((self.gamma < LAZY_BELOW) == lazy)[0]
+            if len(cells):
+                cells = cells[np.argsort(self.seed[cells], kind="stable")]
+                places += np.array_split(cells, -(-len(cells) // most))
+        return places
+
+    def _fetch(self, stream: Stream, step: int) -> Batch:
+        x, y = stream(step)
         to = {"device": self.device, "dtype": self.dtype}
-        return [x.to(**to) for x, _ in pairs], [y.to(**to) for _, y in pairs]  # type: ignore[call-overload]
+        return x.to(**to), y.to(**to).T.contiguous()  # type: ignore[call-overload]
 
-    def _step(self, step: int, inputs: Sequence[Tensor], targets: Tensor, book: _Book) -> None:
-        moved = self.stack.forward(inputs) - self.initial.forward(inputs)[book.seed_index]
-        raw_square = (moved * moved).sum((1, 2)) / moved.shape[2]  # ⟨|F − F₀|²⟩ over the batch
-        output = moved.mul_(book.inverse_gamma)
-        if step in book.curve_column:
-            book.keep_accuracy(step, output, targets)
-        residual = output.sub_(targets[book.seed_index])
-        losses = (residual * residual).sum((1, 2)) / (2 * residual.shape[2])
-        book.record(step, losses, raw_square, self.stack)
-        # dℓ/dF = residual / (γ batch)
-        self.stack.update(residual.mul_(book.rate / residual.shape[2]))
-
-    def accuracy(self, seed_index: Tensor, inverse_gamma: Tensor) -> Tensor:
-        """Share of correct predictions on the test set.
-
-        Args:
-            seed_index: which of ``self.seeds`` each cell still in the stack has.
-            inverse_gamma: 1/γ of those cells, shape ``(cells, 1, 1)``.
-
-        Returns:
-            Shape ``(cells,)``, float64.
-        """
-        x, y = self.streams[0].test_set()
-        x, labels = x.to(device=self.device, dtype=self.dtype), y.argmax(1).to(self.device)
-        hits = torch.zeros(len(seed_index), dtype=torch.float64, device=self.device)
-        for part in torch.arange(len(x), device=self.device).split(250):
-            inputs = [x[part]] * len(self.seeds)
-            output = (self.stack.forward(inputs) - self.initial.forward(inputs)[seed_index]) * inverse_gamma
-            hits += (output.argmax(1) == labels[part]).sum(1)
-        return hits / len(x)
-
-
-class _Book:
-    """The running account of an ensemble: losses of the cells still in the stack, results of those that have left."""
-
-    def __init__(self, ensemble: Ensemble, steps: int, kept: NDArray[np.int64]) -> None:
-        self.ensemble, self.steps = ensemble, steps
-        self.tail_steps = ensemble.thresholds.tail_steps(steps)
-        cells, device = len(ensemble.order), ensemble.device
-        to = {"device": device, "dtype": ensemble.dtype}
-        gamma = torch.from_numpy(np.array(ensemble.gamma[ensemble.order]))
-        eta = torch.from_numpy(np.array(ensemble.eta[ensemble.order]))
-        self.alive = torch.arange(cells, device=device)  # positions in seed order of the cells in the stack
-        self.seed_index = torch.from_numpy(ensemble._seed_index).to(device)
-        self.inverse_gamma = (1 / gamma).to(**to).view(-1, 1, 1)  # type: ignore[call-overload]
-        self.rate = (eta / gamma).to(**to).view(-1, 1, 1)  # type: ignore[call-overload]
-        bound = ensemble.thresholds.divergence * torch.clamp_min(gamma, 1.0)
-        self.bound_square = (bound**2).to(device)
-        wide = {"device": device, "dtype": torch.float64}
-        self.initial = torch.full((cells,), torch.nan, **wide)  # type: ignore[call-overload]
-        self.peak = torch.zeros(cells, **wide)  # type: ignore[call-overload]
-        self.tail_sum = torch.zeros(cells, **wide)  # type: ignore[call-overload]
-        self.idle_sum = torch.zeros(cells, **wide)  # type: ignore[call-overload]
-        self.idle = torch.zeros(cells, dtype=torch.int64, device=device)
-        self.diverged_at = torch.zeros(cells, dtype=torch.int64, device=device)
-        self.curve_column = {int(step): column for column, step in enumerate(kept)}
-        self.kept = kept
-        shape = (cells, len(kept))
-        self.loss_curve = torch.full(shape, torch.nan, **wide)  # type: ignore[call-overload]
-        self.accuracy_curve = torch.full(shape, torch.nan, **wide)  # type: ignore[call-overload]
-        self.out = {
-            "tail": np.full(cells, np.nan),
-            "peak": np.full(cells, np.inf),
-            "initial": np.full(cells, np.nan),
-            "accuracy": np.full(cells, np.nan),
-            "steps_run": np.full(cells, steps, dtype=np.int64),
-            "diverged": np.zeros(cells, dtype=bool),
-            "dead": np.zeros(cells, dtype=bool),
-        }
-
-    def record(self, step: int, losses: Tensor, raw_square: Tensor, stack: MLPStack) -> None:
-        """Enter one step; nothing here waits for the device."""
-        wide = losses.double()
-        if step == 0:
-            self.initial = wide
-        self.peak = torch.maximum(self.peak, wide)
-        if step >= self.steps - self.tail_steps:
-            self.tail_sum += wide
-        out_of_bounds = ~(raw_square.double() <= self.bound_square) & (self.diverged_at == 0)
-        self.diverged_at = torch.where(out_of_bounds, step + 1, self.diverged_at)
-        idle = stack.inactive()
-        self.idle = torch.where(idle, self.idle + 1, 0)
-        self.idle_sum = torch.where(idle, self.idle_sum + wide, 0.0)
-        column = self.curve_column.get(step)
-        if column is not None:
-            self.loss_curve[self.alive, column] = wide
-
-    def keep_accuracy(self, step: int, output: Tensor, targets: Tensor) -> None:
-        """Enter the accuracy on the batch."""
-        hits = output.argmax(1) == targets.argmax(1)[self.seed_index]
-        self.accuracy_curve[self.alive, self.curve_column[step]] = hits.double().mean(1)
-
-    def retire(self, step: int) -> bool:
-        """Take decided cells out of the stack; False when none is left."""
-        diverged, dead = self.diverged_at > 0, self.idle >= self.tail_steps
-        leaving = diverged | dead
-        if not bool(leaving.any()):
-            return True
-        gone = self.alive[leaving].cpu().numpy()
-        self.out["initial"][gone] = self.initial[leaving].cpu().numpy()
-        self.out["diverged"][gone] = diverged[leaving].cpu().numpy()
-        self.out["dead"][gone] = (dead & ~diverged)[leaving].cpu().numpy()
-        left_at = torch.where(diverged, self.diverged_at, step)
-        self.out["steps_run"][gone] = left_at[leaving].cpu().numpy()
-        quiet = self.alive[dead & ~diverged].cpu().numpy()
-        self.out["peak"][quiet] = self.peak[dead & ~diverged].cpu().numpy()
-        self.out["tail"][quiet] = (self.idle_sum / self.idle)[dead & ~diverged].cpu().numpy()
-        staying = torch.nonzero(~leaving).squeeze(1)
-        for name in (
-            *("alive", "seed_index", "inverse_gamma", "rate", "bound_square"),
-            *("initial", "peak", "tail_sum", "idle_sum", "idle", "diverged_at"),
-        ):
-            setattr(self, name, getattr(self, name).index_select(0, staying))
-        counts = torch.bincount(self.seed_index, minlength=len(self.ensemble.seeds)).tolist()
-        self.ensemble.stack.keep(staying, counts)
-        return len(staying) > 0
-
-    def finish(self) -> EnsembleResult:
-        """Close the account: outcomes in the order in which the cells were given."""
-        ensemble, out = self.ensemble, self.out
-        if len(self.alive):
-            left = self.alive.cpu().numpy()
-            out["tail"][left] = (self.tail_sum / self.tail_steps).cpu().numpy()
-            out["peak"][left] = self.peak.cpu().numpy()
-            out["initial"][left] = self.initial.cpu().numpy()
-            out["accuracy"][left] = ensemble.accuracy(self.seed_index, self.inverse_gamma).cpu().numpy()
+    def _join(self, accounts: list[Account], places: NDArray[np.intp], kept: NDArray[np.int64]) -> EnsembleResult:
+        """Results of the groups, in the order in which the cells were given."""
+        back = np.argsort(places, kind="stable")
+        out = {name: np.concatenate([a.out[name] for a in accounts])[back] for name in accounts[0].out}
         outcome = classify(
             out["tail"],
             out["peak"],
             out["initial"],
             diverged=out["diverged"],
             dead=out["dead"],
-            thresholds=ensemble.thresholds,
+            thresholds=self.thresholds,
         )
-        back = np.argsort(ensemble.order, kind="stable")
         names = ("tail", "initial", "peak", "accuracy", "steps_run")
-        cells = CellResults(outcome[back], *(out[name][back] for name in names))
-        curves = [curve.cpu().numpy()[back] for curve in (self.loss_curve, self.accuracy_curve)]
-        return EnsembleResult(cells, self.kept, *curves)
+        curves = (
+            torch.cat([getattr(a, name) for a in accounts]).cpu().numpy()[back]
+            for name in ("loss_curve", "accuracy_curve")
+        )
+        return EnsembleResult(CellResults(outcome, *(out[name] for name in names)), kept, *curves)
+
+
+class _Group:
+    """Cells that train in one stack."""
+
+    def __init__(self, ensemble: Ensemble, cells: NDArray[np.intp], steps: int, kept: NDArray[np.int64]) -> None:
+        def tensor(values: NDArray[np.float64]) -> Tensor:
+            return torch.tensor(values[cells], dtype=torch.float64, device=ensemble.device)
+
+        gamma, beta = tensor(ensemble.gamma), tensor(ensemble.beta)
+        memory = beta if ensemble.optimizer in {"momentum", "adam"} else torch.zeros_like(beta)
+        names, index, counts = np.unique(ensemble.seed[cells], return_inverse=True, return_counts=True)
+        self.seeds: list[int] = names.tolist()
+        self.sections: list[int] = counts.tolist()
+        self.seed_index = torch.tensor(index, device=ensemble.device)
+        self.inverse_gamma = (1 / gamma).to(ensemble.dtype).view(-1, 1, 1)
+        self.loss: LossFunction = LOSSES[ensemble.loss]
+        self.optimizer = make_optimizer(ensemble.optimizer, tensor(ensemble.eta), gamma, beta, ensemble.dtype)
+        self.stack = ensemble.spec.stack(
+            self.seeds,
+            self.sections,
+            self.optimizer,
+            lazy=bool((gamma < LAZY_BELOW).all()),
+            dtype=ensemble.dtype,
+            device=ensemble.device,
+        )
+        self.account = Account(gamma, memory, steps, kept, ensemble.thresholds)
+
+    def __len__(self) -> int:
+        return len(self.seed_index)
+
+    def train(self, start: int, batches: dict[int, list[Batch]]) -> None:
+        """Train for as many steps as there are batches, then let decided cells go."""
+        mine = [batches[seed] for seed in self.seeds]
+        rows = [self._step(start + i, [b[i][0] for b in mine], [b[i][1] for b in mine]) for i in range(len(mine[0]))]
+        self.account.record(start, *(torch.stack(column) for column in zip(*rows, strict=True)))
+        staying = self.account.retire(start + len(rows))
+        if staying is not None:
+            self.seed_index = self.seed_index.index_select(0, staying)
+            self.inverse_gamma = self.inverse_gamma.index_select(0, staying)
+            self.sections = torch.bincount(self.seed_index, minlength=len(self.seeds)).tolist()
+            self.stack.keep(staying, self.sections)
+
+    def _step(self, step: int, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        moved = self.stack.forward(inputs)
+        batch = moved.shape[2]
+        raw_square = moved.square().sum((1, 2)) / batch
+        output = moved.mul_(self.inverse_gamma)
+        target = targets[0].unsqueeze(0) if len(targets) == 1 else torch.stack(tuple(targets))[self.seed_index]
+        if step in self.account.column:
+            hits = output.argmax(1) == target.argmax(1)
+            self.account.keep_accuracy(step, hits.double().mean(1))
+        losses, slope = self.loss(output, target)
+        inactive = self.stack.inactive()
+        self.stack.update(slope.mul_((self.optimizer.output_scale / batch).view(-1, 1, 1)))
+        return losses, raw_square, inactive
+
+    def accuracy(self, x: Tensor, y: Tensor) -> Tensor:
+        """Share of correct predictions on a test set, shape ``(cells,)``, float64."""
+        like = self.inverse_gamma
+        x, labels = x.to(device=like.device, dtype=like.dtype), y.argmax(1).to(like.device)
+        hits = torch.zeros(len(self), dtype=torch.float64, device=like.device)
+        for part in torch.arange(len(x), device=like.device).split(250):
+            output = self.stack.forward([x[part]] * len(self.seeds)) * like
+            hits += (output.argmax(1) == labels[part]).sum(1)
+        return hits / len(x)

@@ -14,6 +14,20 @@ output     1 / N           mean-field: F starts at order N^{−1/2}, features mo
 
 trained by θ ← θ − η N ∂ℓ/∂θ. Code keeps the *effective* weights V_ℓ = a_ℓ W_ℓ, for which that step reads
 V_ℓ ← V_ℓ − η (N a_ℓ²) ∂ℓ/∂V_ℓ. A single layer (L = 1) has a₁ = 1/√d and N = 1.
+
+Optimizers that take every weight about equally far (sign descent, Adam) have other multipliers: W_ℓ ← W_ℓ − η s_ℓ σ
+with |σ| ≲ 1. The steps of one layer are aligned with what it sees, so that a layer with fan-in N adds up N terms of one
+sign; to move preactivations and F at order one at every width,
+
+=========  ==========  ===================  ===========================================================
+layer      s_ℓ         s_ℓ a_ℓ, for V_ℓ     why
+=========  ==========  ===================  ===========================================================
+input      1           √2 / √d              the fan-in is that of the data: nothing depends on N
+hidden     N^{−1/2}    √2 / N               Δh = a_ℓ s_ℓ N η = √2 η
+output     1           1 / N                ΔF = a_L s_L N η = η
+=========  ==========  ===================  ===========================================================
+
+These are the entries of the table for Adam in Yang et al. 2022 (arXiv:2203.03466, Table 8) up to constants.
 """
 
 from __future__ import annotations
@@ -35,13 +49,15 @@ class LayerScale:
         fan_out: rows of its weight.
         fan_in: columns of its weight.
         multiplier: a_ℓ, also the standard deviation of the effective weights at the start.
-        learning_rate: what multiplies η in the step of the effective weights, N a_ℓ².
+        learning_rate: what multiplies η in a step of the effective weights along their gradient, N a_ℓ².
+        normalized_learning_rate: what multiplies η in a step that takes every weight equally far (sign, Adam), s_ℓ a_ℓ.
     """
 
     fan_out: int
     fan_in: int
     multiplier: float
     learning_rate: float
+    normalized_learning_rate: float
 
 
 def mup_layers(depth: int, width: int, input_dim: int, num_classes: int) -> tuple[LayerScale, ...]:
@@ -54,7 +70,8 @@ def mup_layers(depth: int, width: int, input_dim: int, num_classes: int) -> tupl
         num_classes: outputs.
 
     Returns:
-        One entry a layer, input first; the learning rates contain the width multiplier N.
+        One entry a layer, input first; the learning rates contain the width multiplier, N along gradients and s_ℓ for
+        optimizers that take every weight equally far: 1 at the input and the output, N^{−1/2} between.
 
     Raises:
         InputError: any of the four is not an integer of at least 1.
@@ -62,12 +79,12 @@ def mup_layers(depth: int, width: int, input_dim: int, num_classes: int) -> tupl
     for name, value in (("depth", depth), ("width", width), ("input_dim", input_dim), ("num_classes", num_classes)):
         positive_integer(name, value)
     if depth == 1:
-        return (LayerScale(num_classes, input_dim, input_dim**-0.5, 1 / input_dim),)
+        return (LayerScale(num_classes, input_dim, input_dim**-0.5, 1 / input_dim, input_dim**-0.5),)
     gain = 2**0.5
-    sizes = [(width, input_dim, gain * input_dim**-0.5)]
-    sizes += [(width, width, gain * width**-0.5)] * (depth - 2)
-    sizes += [(num_classes, width, 1 / width)]
-    return tuple(LayerScale(out, into, a, width * a * a) for out, into, a in sizes)
+    sizes = [(width, input_dim, gain * input_dim**-0.5, 1.0)]
+    sizes += [(width, width, gain * width**-0.5, width**-0.5)] * (depth - 2)
+    sizes += [(num_classes, width, 1 / width, 1.0)]
+    return tuple(LayerScale(out, into, a, width * a * a, s * a) for out, into, a, s in sizes)
 
 
 class RescaledModule(nn.Module):

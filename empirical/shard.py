@@ -19,13 +19,14 @@ from torch import Tensor
 
 from empirical.data import DATA_SETS, DataStream, data_stream
 from empirical.ensemble import DTYPES, Ensemble, EnsembleResult, log_spaced_steps, torch_device
+from empirical.losses import LOSSES
 from empirical.models import MLP
+from empirical.optimizers import DEFAULT_BETA, OPTIMIZERS
 from simulate import CellResults, Thresholds
-from theory.errors import one_of, positive_integer
+from theory.errors import InputError, one_of, positive_integer
 
 ARCHITECTURES = ("mlp",)
-NETWORK_LOSSES = ("mse",)
-OPTIMIZERS = ("gd",)
+NETWORK_LOSSES = tuple(LOSSES)
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ class TrainingConfig:
         data: name of the data stream.
         image_size: side of the images in pixels.
         batch_size: examples in a batch.
-        loss: ``mse``, on one-hot targets.
-        optimizer: ``gd``: plain stochastic gradient descent.
+        loss: ``mse`` or ``cross-entropy``, on one-hot targets.
+        optimizer: ``gd`` (plain stochastic gradient descent), ``momentum`` (heavy ball), ``adam`` or ``sign``.
+        beta: memory of heavy ball, β₁ of Adam; at least 0 and below 1.
         steps: budget T.
         dtype: ``auto`` (float32, float64 where γ < 1e-4), ``float32`` or ``float64``.
         device: where to train.
@@ -55,6 +57,7 @@ class TrainingConfig:
     batch_size: int = 64
     loss: str = "mse"
     optimizer: str = "gd"
+    beta: float = DEFAULT_BETA
     steps: int = 1000
     dtype: str = "auto"
     device: str = "cpu"
@@ -67,6 +70,8 @@ class TrainingConfig:
         one_of("data", self.data, DATA_SETS)
         one_of("loss", self.loss, NETWORK_LOSSES)
         one_of("optimizer", self.optimizer, OPTIMIZERS)
+        if not 0 <= self.beta < 1:
+            raise InputError("beta", self.beta, "at least 0 and below 1")
         one_of("dtype", self.dtype, ("auto", *DTYPES))
         torch_device(self.device)
         self.stream(0)  # raises on a bad image size
@@ -168,6 +173,9 @@ def train_block(block: Block) -> EnsembleResult:
             np.array(block.eta),
             np.array(block.seed, dtype=np.int64),
             stream=lambda seed: _stream(config, seed),
+            loss=config.loss,
+            optimizer=config.optimizer,
+            beta=config.beta,
             dtype=block.dtype,
             device=config.device,
             thresholds=config.thresholds,

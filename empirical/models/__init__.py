@@ -1,5 +1,6 @@
 """Architectures, each as a specification and as a stack of cells that train side by side."""
 
-from empirical.models.mlp import MLP, MLPStack
+from empirical.models.mlp import MLP, LazyMLPStack, MLPStack
+from empirical.models.stack import Architecture, Stack
 
-__all__ = ["MLP", "MLPStack"]
+__all__ = ["MLP", "Architecture", "LazyMLPStack", "MLPStack", "Stack"]

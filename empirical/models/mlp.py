@@ -1,12 +1,17 @@
 """Bias-free ReLU MLPs in μP, many at once, with their gradients written out.
 
-A stack holds the effective weights of C cells as a shared start and a displacement of each cell, V_ℓ = V_ℓ(0) + Δ_ℓ:
-lazy networks move by less than one unit in the last place of V a step, and Δ keeps what V would lose. Weights are
-(C, out, in) and activations (C, features, batch), so that every product is one matrix product over contiguous memory.
-The first layer sees the same batch in every cell of a seed: it is a single product of (C·N, d) with (d, batch).
+A stack holds the effective weights V_ℓ of C cells. Weights are (C, out, in) and activations (C, features, batch), so
+that every product is one matrix product over contiguous memory. The first layer sees the same batch in every cell of a
+seed: it is a single product of (C·N, d) with (d, batch). The gradient arrives at the output multiplied by η; since
+backpropagation is linear, plain gradient descent adds each weight's gradient to the weight inside its own product.
 
-The gradient of the loss with respect to F arrives multiplied by η; since backpropagation is linear the learning
-rate of each cell needs no further pass, and each weight is updated inside its own matrix product.
+Lazy cells move by less than one unit in the last place of V a step, and F(θ) − F(θ₀) loses all digits that the two have
+in common. Their stack holds the start and the displacement apart, V_ℓ = V_ℓ(0) + Δ_ℓ, and sends displacements forward:
+with h⁰, a⁰ the activations of θ₀, which all cells of a seed share,
+
+    δh_ℓ = V_ℓ δa_{ℓ−1} + Δ_ℓ a⁰_{ℓ−1},      δa = φ(h⁰ + δh) − φ(h⁰) = max(δh, −h⁰) + min(h⁰, 0),
+
+and δh_L = F(θ) − F(θ₀), in which nothing of the size of F has been subtracted.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from empirical.optimizers import Optimizer
 from empirical.parametrization import LayerScale, mup_layers
 
 
@@ -68,68 +74,114 @@ class MLP:
         """
         return sum(scale.fan_in * scale.fan_out for scale in self.layers)
 
+    def stack(
+        self,
+        seeds: Sequence[int],
+        sections: Sequence[int],
+        optimizer: Optimizer,
+        *,
+        lazy: bool,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> MLPStack:
+        """Networks at their θ₀.
+
+        Args:
+            seeds: the different seeds.
+            sections: cells of each seed.
+            optimizer: moves the weights; its cells are those of the stack.
+            lazy: hold θ₀ and Δ apart, and let F(θ) − F(θ₀) not cancel.
+            dtype: of weights and activations.
+            device: where they live.
+
+        Returns:
+            The stack.
+        """
+        kind = LazyMLPStack if lazy else MLPStack
+        return kind(self, seeds, sections, optimizer, dtype, device)
+
 
 class MLPStack:
-    """The weights of C cells, and the two passes over them.
-
-    Cells of one seed stand side by side; ``sections`` counts them, seed by seed, in the order of the batches.
+    """The weights of C cells, and the two passes over them; see ``stack.Stack``.
 
     Args:
         spec: the architecture.
         seeds: the different seeds.
         sections: cells of each seed.
+        optimizer: moves the weights.
         dtype: of weights and activations.
         device: where they live.
     """
 
     def __init__(
-        self, spec: MLP, seeds: Sequence[int], sections: Sequence[int], dtype: torch.dtype, device: torch.device
+        self,
+        spec: MLP,
+        seeds: Sequence[int],
+        sections: Sequence[int],
+        optimizer: Optimizer,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
-        self.spec = spec
-        self.sections = list(sections)
-        per_seed = [spec.initial_weights(seed) for seed in seeds]
-        to = {"device": device, "dtype": dtype}
-        self.start = [torch.stack([w[layer] for w in per_seed]).to(**to) for layer in range(spec.depth)]  # type: ignore[call-overload]
-        cells = sum(sections)
-        self.displacement = [start.new_zeros(cells, *start.shape[1:]) for start in self.start]
-        self.weights = [torch.empty_like(displacement) for displacement in self.displacement]
-        self._move()
-        self._inputs: Sequence[Tensor] = ()
-        self._activations: list[Tensor] = []
-        self._silent = torch.zeros(0, dtype=torch.bool)
+        self.optimizer = optimizer
+        layers = spec.layers
+        self.rates = [s.normalized_learning_rate if optimizer.normalized else s.learning_rate for s in layers]
+        draws = [spec.initial_weights(seed) for seed in seeds]
+        self.start = [
+            torch.stack(layer).to(dtype=dtype, device=device) for layer in zip(*draws, strict=True)
+        ]  # (seeds, out, in)
+        counts = torch.tensor(sections, device=device)
+        self.weights = [start.repeat_interleave(counts, 0) for start in self.start]
+        self._set_sections(sections)
 
-    def _input_sections(self) -> list[slice]:
-        ends = np.cumsum(self.sections)
-        return [slice(int(end) - count, int(end)) for end, count in zip(ends, self.sections, strict=True)]
+    def _set_sections(self, sections: Sequence[int]) -> None:
+        ends = np.cumsum(sections)
+        self.sections = [slice(int(end) - count, int(end)) for end, count in zip(ends, sections, strict=True)]
+        self._batch = 0  # buffers are to be made anew
 
-    def _move(self) -> None:
-        """Weights from start and displacement."""
-        for start, displacement, weight in zip(self.start, self.displacement, self.weights, strict=True):
-            for origin, part in zip(start, self._input_sections(), strict=True):
-                torch.add(origin, displacement[part], out=weight[part])
+    def _reserve(self, batch: int) -> None:
+        """Make the buffers of a batch size: no step allocates any."""
+        if batch == self._batch:
+            return
+        self._batch = batch
+        self._hidden = [w.new_empty(*w.shape[:2], batch) for w in self.weights]  # h_ℓ, then φ(h_ℓ); F last
+        self._below = [torch.empty_like(hidden) for hidden in self._hidden[:-1]]  # ∂ℓ/∂h_ℓ
+        self._gradients = [] if self.optimizer.plain else [torch.empty_like(w) for w in self.weights]
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Raw outputs F(θ; x); keeps what ``update`` needs.
+        """Centred raw outputs F(θ; x) − F(θ₀; x); keeps what ``update`` needs.
 
         Args:
             inputs: one batch a seed, each ``(batch, input_dim)``.
 
         Returns:
-            Shape ``(cells, num_classes, batch)``.
+            Shape ``(cells, num_classes, batch)``; valid until the next call.
         """
-        first = self.weights[0]
-        cells, rows, columns = first.shape
-        hidden = first.new_empty(cells, rows, len(inputs[0]))
-        for part, x in zip(self._input_sections(), inputs, strict=True):
+        self._reserve(len(inputs[0]))
+        self._inputs = inputs
+        self._first_product(self.weights[0], self._hidden[0])
+        for weight, below, above in zip(self.weights[1:], self._hidden, self._hidden[1:], strict=False):
+            torch.bmm(weight, below.clamp_min_(0), out=above)
+        output = self._hidden[-1]
+        self._inactive = (output == 0).flatten(1).all(1) & (len(self.weights) > 1)
+        for part, start in zip(self.sections, self._start_forward(), strict=True):
+            output[part] -= start[-1]
+        return output
+
+    def _first_product(self, weight: Tensor, out: Tensor) -> None:
+        """V₁ x: one product a seed."""
+        for part, x in zip(self.sections, self._inputs, strict=True):
             if part.stop > part.start:
-                count = part.stop - part.start
-                torch.mm(first[part].view(-1, columns), x.T, out=hidden[part].view(count * rows, len(x)))
-        self._inputs, self._activations = inputs, []
-        for weight in self.weights[1:]:
-            self._activations.append(hidden.clamp_min_(0))
-            hidden = torch.bmm(weight, hidden)
-        self._silent = (hidden == 0).flatten(1).all(1) & (self.spec.depth > 1)
-        return hidden
+                torch.mm(weight[part].flatten(0, 1), x.T, out=out[part].flatten(0, 1))
+
+    def _start_forward(self) -> list[list[Tensor]]:
+        """Preactivations h⁰_ℓ of θ₀, seed by seed; the last is F(θ₀)."""
+        out = []
+        for seed, x in enumerate(self._inputs):
+            hidden = [self.start[0][seed] @ x.T]
+            for start in self.start[1:]:
+                hidden.append(start[seed] @ hidden[-1].clamp_min(0))
+            out.append(hidden)
+        return out
 
     def inactive(self) -> Tensor:
         """Cells without a single active hidden unit on the last batch, whose gradient is therefore exactly zero.
@@ -139,37 +191,125 @@ class MLPStack:
         Returns:
             Booleans, shape ``(cells,)``; never true without hidden layers.
         """
-        return self._silent
+        return self._inactive
 
     def update(self, gradient: Tensor) -> None:
-        """One step of gradient descent from the last ``forward``.
+        """One optimizer step from the last ``forward``.
 
         Args:
-            gradient: η ∂ℓ/∂F of each cell, the loss averaged over the batch, shape ``(cells, num_classes, batch)``;
-                η without the width multiplier, which the layers' scales supply. Overwritten.
+            gradient: ∂ℓ/∂f times ``optimizer.output_scale``, shape ``(cells, num_classes, batch)``.
         """
-        scales = self.spec.layers
-        for layer in range(self.spec.depth - 1, 0, -1):
-            weight, active = self.weights[layer], self._activations[layer - 1]
-            below = torch.bmm(weight.transpose(1, 2), gradient)
-            self.displacement[layer].baddbmm_(gradient, active.transpose(1, 2), alpha=-scales[layer].learning_rate)
-            gradient = torch.ops.aten.threshold_backward(below, active, 0)  # zero where the unit is off, in one pass
-        first = self.displacement[0]
-        columns = first.shape[2]
-        for part, x in zip(self._input_sections(), self._inputs, strict=True):
-            if part.stop > part.start:
-                rows = gradient[part].reshape(-1, gradient.shape[2])
-                first[part].view(-1, columns).addmm_(rows, x, alpha=-scales[0].learning_rate)
-        self._move()
+        self.optimizer.begin()
+        for layer in range(len(self.weights) - 1, 0, -1):
+            active, below = self._hidden[layer - 1], self._below[layer - 1]
+            torch.bmm(self.weights[layer].transpose(1, 2), gradient, out=below)
+            self._move(layer, gradient, active)
+            # zero where the unit is off, in one pass
+            gradient = torch.ops.aten.threshold_backward.grad_input(below, active, 0, grad_input=below)
+        self._move(0, gradient, None)
+
+    def _moving(self) -> list[Tensor]:
+        """What the optimizer moves."""
+        return self.weights
+
+    def _move(self, layer: int, gradient: Tensor, active: Tensor | None) -> None:
+        """Step of one layer; ``active`` is what the layer saw, ``None`` for the inputs."""
+        weight, rate = self._moving()[layer], self.rates[layer]
+        if self.optimizer.plain:
+            target, scale, keep = weight, -rate, 1
+        else:
+            target, scale, keep = self._gradients[layer], 1.0, 0
+        if active is not None:
+            target.baddbmm_(gradient, active.transpose(1, 2), beta=keep, alpha=scale)
+        else:
+            for part, x in zip(self.sections, self._inputs, strict=True):
+                if part.stop > part.start:
+                    target[part].flatten(0, 1).addmm_(gradient[part].flatten(0, 1), x, beta=keep, alpha=scale)
+        if not self.optimizer.plain:
+            self.optimizer.step(layer, weight, target, rate)
 
     def keep(self, index: Tensor, sections: Sequence[int]) -> None:
-        """Drop cells.
+        """Drop cells, here and in the optimizer.
+
+        Args:
+            index: positions of the cells to keep, ascending.
+            sections: how many of each seed they are.
+        """
+        self.weights = [weight.index_select(0, index) for weight in self.weights]
+        self.optimizer.keep(index)
+        self._set_sections(sections)
+
+
+class LazyMLPStack(MLPStack):
+    """As ``MLPStack``, with the displacements held apart from the start and sent forward by themselves."""
+
+    def __init__(
+        self,
+        spec: MLP,
+        seeds: Sequence[int],
+        sections: Sequence[int],
+        optimizer: Optimizer,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__(spec, seeds, sections, optimizer, dtype, device)
+        self.displacement = [torch.zeros_like(weight) for weight in self.weights]
+
+    def _reserve(self, batch: int) -> None:
+        if batch != self._batch:
+            super()._reserve(batch)
+            self._change = [torch.empty_like(hidden) for hidden in self._hidden]  # δh_ℓ, then δa_ℓ
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Centred raw outputs without cancellation; see ``MLPStack.forward``.
+
+        Args:
+            inputs: one batch a seed, each ``(batch, input_dim)``.
+
+        Returns:
+            Shape ``(cells, num_classes, batch)``; valid until the next call.
+        """
+        self._reserve(len(inputs[0]))
+        self._inputs = inputs
+        starts = self._start_forward()
+        self._first_product(self.displacement[0], self._change[0])
+        for layer in range(1, len(self.weights)):
+            below, above = self._change[layer - 1], self._change[layer]
+            origins = [start[layer - 1] for start in starts]
+            for part, origin in zip(self.sections, origins, strict=True):
+                torch.maximum(below[part], -origin, out=below[part]).add_(origin.clamp_max(0))
+                torch.add(below[part], origin.clamp_min(0), out=self._hidden[layer - 1][part])
+            torch.bmm(self.weights[layer], below, out=above)
+            for part, origin in zip(self.sections, origins, strict=True):
+                if part.stop > part.start:
+                    moved = self.displacement[layer][part].flatten(0, 1)
+                    above[part].flatten(0, 1).addmm_(moved, origin.clamp_min(0))
+        if len(self.weights) > 1:
+            self._inactive = self._hidden[-2].flatten(1).amax(1) == 0
+        else:
+            self._inactive = torch.zeros(len(self.weights[0]), dtype=torch.bool, device=inputs[0].device)
+        return self._change[-1]
+
+    def _moving(self) -> list[Tensor]:
+        return self.displacement
+
+    def update(self, gradient: Tensor) -> None:
+        """One optimizer step of the displacements; see ``MLPStack.update``.
+
+        Args:
+            gradient: ∂ℓ/∂f times ``optimizer.output_scale``, shape ``(cells, num_classes, batch)``.
+        """
+        super().update(gradient)
+        for start, displacement, weight in zip(self.start, self.displacement, self.weights, strict=True):
+            for origin, part in zip(start, self.sections, strict=True):
+                torch.add(origin, displacement[part], out=weight[part])
+
+    def keep(self, index: Tensor, sections: Sequence[int]) -> None:
+        """Drop cells, here and in the optimizer.
 
         Args:
             index: positions of the cells to keep, ascending.
             sections: how many of each seed they are.
         """
         self.displacement = [displacement.index_select(0, index) for displacement in self.displacement]
-        self.weights = [weight.index_select(0, index) for weight in self.weights]
-        self.sections = list(sections)
-        self._activations = []
+        super().keep(index, sections)

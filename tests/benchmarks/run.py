@@ -14,7 +14,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ensemble
 import flows
 import startup
 import theory_numeric
@@ -33,4 +32,5 @@ print("## Start-up\n\n" + startup.table() + "\n")
 print("## Numeric boundaries, a million points\n\n" + theory_numeric.table() + "\n")
 print("## Flows\n\n" + flows.table() + "\n")
 print("## Phase portraits of the toy\n\n" + in_its_own_process("portrait.py"))
-print("## Ensemble of MLPs\n\n" + ensemble.table())
+print("## Ensemble of MLPs\n\n" + in_its_own_process("ensemble.py"))
+print("## Ensemble of CNNs\n\n" + in_its_own_process("cnn.py"))

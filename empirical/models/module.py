@@ -1,0 +1,326 @@
+"""Many copies of any ``nn.Module``, trained side by side by ``torch.func``.
+
+The module is called with one cell's weights at a time (``functional_call``), ``vmap`` turns that into one program over
+stacked weights, and ``vjp`` sends back the derivative by the output that the ensemble hands in, so that every cell may
+have its own γ, η and seed. What it cannot do is share state between examples or draw random numbers: such modules are
+refused. For MLPs and CNNs the stacks written by hand are several times faster.
+
+Weights are θ = θ₀ + Δ, and Δ is what moves. Lazy cells are computed in double precision, since F(θ) − F(θ₀) cancels
+and nothing is known here about what lies between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vjp, vmap
+
+from empirical.optimizers import Optimizer
+from theory.errors import InputError, positive_integer, positive_number
+
+CHUNK_BYTES = 256e6
+"""Activations of the cells that pass at once. More cells go in chunks, and pass forward once more for the gradient."""
+
+
+def stateless(module: nn.Module) -> nn.Module:
+    """Check that what a module gives for one example depends on nothing but its weights and that example.
+
+    Args:
+        module: the module, in training mode, as it would be trained.
+
+    Returns:
+        The module.
+
+    Raises:
+        InputError: it normalises over the batch, keeps running statistics, or drops units at random.
+    """
+    for name, layer in module.named_modules():
+        shown = f"{name or 'itself'} ({type(layer).__name__})"
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            raise InputError("module", shown, "without batch normalisation, which couples the examples of a batch")
+        if getattr(layer, "track_running_stats", False):
+            raise InputError("module", shown, "without running statistics, which couple one batch to the next")
+        if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0:
+            raise InputError("module", shown, "without dropout: a cell would depend on the draws of its companions")
+        if isinstance(layer, nn.MultiheadAttention | nn.RNNBase) and layer.dropout > 0:
+            raise InputError("module", shown, "without dropout: a cell would depend on the draws of its companions")
+    return module
+
+
+@dataclass(frozen=True)
+class ModuleArchitecture:
+    """Specification of any network that a function builds.
+
+    Attributes:
+        build: makes the module with its initial weights, from PyTorch's random numbers; it maps inputs ``(batch, *)``
+            to outputs ``(batch, num_classes)``.
+        input_dim: numbers in one example.
+        num_classes: outputs.
+        input_shape: shape in which the module takes one example; ``None`` for ``(input_dim,)``.
+        learning_rates: multiplier of η for a parameter, by its name as in ``named_parameters``; 1 where there is none.
+    """
+
+    build: Callable[[], nn.Module]
+    input_dim: int
+    num_classes: int
+    input_shape: tuple[int, ...] | None = None
+    learning_rates: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        positive_integer("input_dim", self.input_dim)
+        positive_integer("num_classes", self.num_classes)
+        module = self.module(0)
+        names = {name for name, _ in module.named_parameters()}
+        for name, rate in self.learning_rates.items():
+            if name not in names:
+                raise InputError("learning_rates", name, "names of parameters: " + ", ".join(sorted(names)))
+            positive_number(f"learning_rates[{name}]", rate)
+        self._check_output(module)
+
+    def module(self, seed: int) -> nn.Module:
+        """Build the module at θ₀, a pure function of the seed; PyTorch's own random numbers are left as they were.
+
+        Args:
+            seed: non-negative integer.
+
+        Returns:
+            The module, in training mode.
+
+        Raises:
+            InputError: ``build`` gives no module, or one with state between examples.
+        """
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(seed)
+            module = self.build()
+        if not isinstance(module, nn.Module):
+            raise InputError("build", module, "a function that returns a torch.nn.Module")
+        return stateless(module.train())
+
+    def _check_output(self, module: nn.Module) -> None:
+        """Run two examples together and one alone: rows must not depend on each other, on chance or on the past."""
+        before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        reference = next(module.parameters(), torch.zeros(()))
+        draw = torch.Generator().manual_seed(0)
+        x = torch.randn(2, *self.shape, generator=draw).to(reference)
+        with torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            both, alone = module(x), module(x[:1])
+        if not isinstance(both, Tensor) or both.shape != (2, self.num_classes):
+            shown = tuple(both.shape) if isinstance(both, Tensor) else type(both).__name__
+            raise InputError("module's output for 2 examples", shown, f"a tensor of shape (2, {self.num_classes})")
+        for name, buffer in module.named_buffers():
+            if not torch.equal(before[name], buffer):
+                raise InputError("module", f"buffer {name} changed", "without buffers that change")
+        if not torch.allclose(both[:1], alone, rtol=1e-3, atol=1e-5):
+            shown = "an output that changes with the batch around it or from call to call"
+            raise InputError("module", shown, "without state between examples and without random numbers")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return (self.input_dim,) if self.input_shape is None else self.input_shape
+
+    def parameter_count(self) -> int:
+        """Number of weights of one network.
+
+        Returns:
+            The number.
+        """
+        return sum(p.numel() for p in self.module(0).parameters() if p.requires_grad)
+
+    def stack(
+        self,
+        seeds: Sequence[int],
+        sections: Sequence[int],
+        optimizer: Optimizer,
+        *,
+        lazy: bool,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> ModuleStack:
+        """Networks at their θ₀.
+
+        Args:
+            seeds: the different seeds.
+            sections: cells of each seed.
+            optimizer: moves the weights; its cells are those of the stack.
+            lazy: compute in double precision, so that F(θ) − F(θ₀) does not cancel.
+            dtype: of inputs, outputs and, unless ``lazy``, everything between.
+            device: where they live.
+
+        Returns:
+            The stack.
+        """
+        return ModuleStack(self, seeds, sections, optimizer, lazy=lazy, dtype=dtype, device=device)
+
+
+class ModuleStack:
+    """C copies of a module, and the two passes over them; see ``empirical.models.stack.Stack``.
+
+    Args:
+        spec: the architecture.
+        seeds: the different seeds.
+        sections: cells of each seed.
+        optimizer: moves the weights; slots are the trainable parameters in the order of ``named_parameters``.
+        lazy: compute in double precision.
+        dtype: of inputs and outputs.
+        device: where everything lives.
+        chunk: cells that pass at once; ``None`` estimates it from ``CHUNK_BYTES`` and the parameters' use in a pass.
+    """
+
+    def __init__(
+        self,
+        spec: ModuleArchitecture,
+        seeds: Sequence[int],
+        sections: Sequence[int],
+        optimizer: Optimizer,
+        *,
+        lazy: bool,
+        dtype: torch.dtype,
+        device: torch.device,
+        chunk: int | None = None,
+    ) -> None:
+        self.spec, self.optimizer, self.sections, self.dtype = spec, optimizer, list(sections), dtype
+        self.inner = torch.float64 if lazy else dtype
+        modules = [spec.module(seed).to(device=device, dtype=self.inner) for seed in seeds]
+        self.module = modules[0]
+        self.names = [name for name, p in self.module.named_parameters() if p.requires_grad]
+        # what is not trained may still differ from seed to seed: frozen parameters and random buffers
+        trained, fixed = [], []
+        for module in modules:
+            state = dict(module.named_parameters()) | dict(module.named_buffers())
+            trained.append({name: state[name].detach() for name in self.names})
+            fixed.append({name: value.detach() for name, value in state.items() if name not in trained[-1]})
+        self.start = {name: torch.stack([t[name] for t in trained]) for name in self.names}
+        self.fixed = fixed
+        index = torch.repeat_interleave(torch.arange(len(seeds)), torch.tensor(self.sections))
+        self.seed_index = index.to(device)
+        self.displacement = {n: start.new_zeros(len(index), *start.shape[1:]) for n, start in self.start.items()}
+        self.chunk = chunk
+        self._inputs: Sequence[Tensor] = ()
+        self._backward: list[tuple[slice, Callable[[Tensor], dict[str, Tensor]]]] = []
+
+    def network_weights(self) -> dict[str, Tensor]:
+        """Trainable parameters of every cell.
+
+        Returns:
+            By name, each ``(cells, *shape)``.
+        """
+        return {name: self.start[name][self.seed_index] + moved for name, moved in self.displacement.items()}
+
+    def _call(self, weights: dict[str, Tensor], seed: int, x: Tensor) -> Tensor:
+        """Raw outputs of cells of one seed, shape (cells, batch, classes)."""
+        fixed, module = self.fixed[seed], self.module
+
+        def one(cell: dict[str, Tensor]) -> Tensor:
+            return cast(Tensor, functional_call(module, cell | fixed, (x,)))
+
+        return vmap(one)(weights)
+
+    def _chunks(self, batch: int) -> list[tuple[int, slice]]:
+        """Seed and cells of each chunk; a chunk has one seed, so that its cells share their inputs."""
+        most = self.chunk or max(1, int(CHUNK_BYTES / self._bytes_of_a_cell(batch)))
+        out, start = [], 0
+        for seed, count in enumerate(self.sections):
+            out += [(seed, slice(i, min(i + most, start + count))) for i in range(start, start + count, most)]
+            start += count
+        return out
+
+    def _bytes_of_a_cell(self, batch: int) -> float:
+        """What autograd keeps of one cell: measured on two examples, once."""
+        if not hasattr(self, "_bytes_per_example"):
+            kept = 0
+
+            def count(tensor: Tensor) -> Tensor:
+                nonlocal kept
+                kept += tensor.numel() * tensor.element_size()
+                return tensor
+
+            x = torch.zeros(2, *self.spec.shape, dtype=self.inner, device=self.seed_index.device)
+            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+                self.module(x)
+            self._bytes_per_example = max(1.0, kept / 2)
+        return self._bytes_per_example * batch
+
+    def _example_shape(self, x: Tensor) -> Tensor:
+        return x.to(self.inner).reshape(len(x), *self.spec.shape)
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Centred raw outputs F(θ; x) − F(θ₀; x); keeps what ``update`` needs.
+
+        Args:
+            inputs: one batch a seed, each ``(batch, input_dim)``.
+
+        Returns:
+            Shape ``(cells, num_classes, batch)``.
+        """
+        self._inputs = [self._example_shape(x) for x in inputs]
+        weights = self.network_weights()
+        initial = [
+            self._call({name: start[seed : seed + 1] for name, start in self.start.items()}, seed, x)
+            for seed, x in enumerate(self._inputs)
+        ]
+        chunks = self._chunks(len(inputs[0]))
+        self._backward, outputs = [], []
+        for seed, part in chunks:
+            cells = {name: weight[part] for name, weight in weights.items()}
+            if len(chunks) <= len(self.sections):  # nothing had to be cut: keep the graph
+                output, backward = self._with_backward(cells, seed)
+                self._backward.append((part, backward))
+            else:
+                output = self._call(cells, seed, self._inputs[seed])
+            outputs.append(output.detach() - initial[seed])
+        return torch.cat(outputs).mT.to(self.dtype, memory_format=torch.contiguous_format)
+
+    def _with_backward(
+        self, cells: dict[str, Tensor], seed: int
+    ) -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]:
+        with torch.enable_grad():
+            result = vjp(lambda w: self._call(w, seed, self._inputs[seed]), cells)
+        output, pull = cast(tuple[Tensor, Callable[[Tensor], tuple[dict[str, Tensor]]]], result)
+        return output, lambda gradient: pull(gradient)[0]
+
+    def inactive(self) -> Tensor:
+        """Nothing is known about a module's units: no cell is ever reported as dead.
+
+        Returns:
+            All false, shape ``(cells,)``.
+        """
+        return torch.zeros(len(self.seed_index), dtype=torch.bool, device=self.seed_index.device)
+
+    def update(self, gradient: Tensor) -> None:
+        """One optimizer step from the last ``forward``.
+
+        Args:
+            gradient: ∂ℓ/∂F times ``optimizer.output_scale``, shape ``(cells, num_classes, batch)``.
+        """
+        gradient = gradient.mT.to(self.inner)
+        found = {name: torch.empty_like(moved) for name, moved in self.displacement.items()}
+        if self._backward:
+            for part, backward in self._backward:
+                for name, g in backward(gradient[part]).items():
+                    found[name][part] = g
+        else:
+            weights = self.network_weights()
+            for seed, part in self._chunks(gradient.shape[1]):
+                backward = self._with_backward({name: weight[part] for name, weight in weights.items()}, seed)[1]
+                for name, g in backward(gradient[part]).items():
+                    found[name][part] = g
+        self._backward = []
+        for slot, (name, moved) in enumerate(self.displacement.items()):
+            self.optimizer.step(slot, moved, found[name].detach(), self.spec.learning_rates.get(name, 1.0))
+
+    def keep(self, index: Tensor, sections: Sequence[int]) -> None:
+        """Drop cells, here and in the optimizer.
+
+        Args:
+            index: positions of the cells to keep, ascending.
+            sections: how many of each seed they are.
+        """
+        self.displacement = {name: moved.index_select(0, index) for name, moved in self.displacement.items()}
+        self.seed_index = self.seed_index.index_select(0, index)
+        self.sections, self._backward = list(sections), []
+        self.optimizer.keep(index)

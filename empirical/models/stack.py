@@ -1,0 +1,93 @@
+"""What an ensemble asks of a stack of C networks of one architecture that train side by side.
+
+A step of an ensemble is: ``forward`` on one batch a seed, the loss and its derivative by the output (here, not in the
+stack), ``update``. A stack knows nothing of γ, losses or outcomes; it is told by ``lazy`` whether its cells move so
+little that θ₀ and the displacement Δ = θ − θ₀ have to be held apart.
+
+Cells of one seed stand side by side; ``sections`` counts them, seed by seed, in the order of the batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from empirical.optimizers import Optimizer
+
+
+class Stack(Protocol):
+    """The weights of C cells, and the two passes over them."""
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Centred raw outputs F(θ; x) − F(θ₀; x); keeps what ``update`` needs.
+
+        Called under ``torch.no_grad``. The batch size may change from call to call, and calls without an ``update``
+        (a test set) change no weight.
+
+        Args:
+            inputs: one batch a seed, each ``(batch, input_dim)``.
+
+        Returns:
+            Shape ``(cells, num_classes, batch)``; the caller may overwrite it.
+        """
+
+    def update(self, gradient: Tensor) -> None:
+        """One optimizer step from the last ``forward``.
+
+        Each weight tensor w is one slot of the optimizer, from 0 on: ``optimizer.step(slot, w, g, rate)`` with g the
+        product of ``gradient`` with ∂F/∂w, of the shape of w, and ``rate`` the multiplier of η for that tensor, which
+        depends on ``optimizer.normalized``. Where ``optimizer.plain``, w −= rate · g may be done in any other way.
+
+        Args:
+            gradient: ∂ℓ/∂f times ``optimizer.output_scale``, shape ``(cells, num_classes, batch)``. May be
+                overwritten.
+        """
+
+    def inactive(self) -> Tensor:
+        """Cells whose gradient is exactly zero on the last batch, because no hidden unit is active.
+
+        Returns:
+            Booleans, shape ``(cells,)``; all false for architectures that cannot die.
+        """
+
+    def keep(self, index: Tensor, sections: Sequence[int]) -> None:
+        """Drop cells, here and in the optimizer.
+
+        Args:
+            index: positions of the cells to keep, ascending.
+            sections: how many of each seed they are.
+        """
+
+
+class Architecture(Protocol):
+    """Specification of a network: sizes only, hashable, the same in every process."""
+
+    def parameter_count(self) -> int:
+        """Number of weights of one network."""
+
+    def stack(
+        self,
+        seeds: Sequence[int],
+        sections: Sequence[int],
+        optimizer: Optimizer,
+        *,
+        lazy: bool,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Stack:
+        """Networks at their θ₀, which is a pure function of the seed.
+
+        Args:
+            seeds: the different seeds.
+            sections: cells of each seed.
+            optimizer: moves the weights; its cells are those of the stack.
+            lazy: hold θ₀ and Δ apart, and let F(θ) − F(θ₀) not cancel.
+            dtype: of weights and activations.
+            device: where they live.
+
+        Returns:
+            The stack.
+        """
