@@ -321,7 +321,5 @@ class RunDirectory:
         with _replacing(place) as temporary:
             writer(temporary)
             if place.exists() and not filecmp.cmp(temporary, place, shallow=False):
-                self.notice(
-                    f"notice: {place} is not what the shards give (damaged, or of another version); written again"
-                )
+                self.notice(f"notice: {place} is damaged, or of another version; made again from the shards")
         return place
