@@ -1,4 +1,8 @@
-"""What a trace of networks costs, against a dense grid of its resolution over six decades of η."""
+"""What a trace of networks costs, against a dense grid of its resolution over six decades of η.
+
+Where the edge is sharp both find the same boundary. At γ = 10 it is not: over a tenth of a decade trained and untrained
+cells alternate, and a grid shifted by half its spacing disagrees with itself by more than its spacing.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ class Meter(Sweep):
 @pytest.mark.timeout(3600)
 def test_a_trace_of_networks_costs_a_twelfth_of_the_dense_grid():
     config = TrainingConfig(depth=3, width=24, image_size=7, batch_size=32, steps=STEPS)
-    gammas, grid, trace = np.array([1e-2, 0.3, 10.0]), Meter(config), Meter(config)
+    gammas, grid, trace = np.array([1e-2, 0.1, 0.3]), Meter(config), Meter(config)
 
     def span(gamma):
         edge = float(exact_law("eta_crit", gamma, depth=3, steps=STEPS))
