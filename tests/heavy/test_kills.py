@@ -229,7 +229,7 @@ class Harness:
             folder += 1
             self.forget_compiled()
             for _ in range(ATTEMPTS):
-                attempt = self.kill(place, aims[done % len(aims)], shares[done])
+                attempt = self.kill(place, aims[len(attempts) % len(aims)], shares[done])
                 attempts.append(attempt)
                 kept = identities(place)
                 assert seen.items() <= kept.items(), "a committed shard was lost or computed again"
