@@ -143,8 +143,8 @@ def test_the_trace_fits_what_theory_allows(traced):
     assert set(table["verdict"]) <= {"consistent", "inconsistent", "undetermined"}
     assert (table["ci_low"] < table["fitted"]).all()
     assert (table["fitted"] < table["ci_high"]).all()
-    # networks of any width are lazy here, and η ∝ γ² then: brackets of 0.27 decades over one decade leave 0.27, and edges
-    # that are ragged after 30 steps as much again
+    # networks of any width are lazy here, and η ∝ γ² then: brackets of 0.27 decades over one decade leave 0.27,
+    # and edges that are ragged after 30 steps as much again
     assert (abs(table["fitted"] - 2) < 0.54).all()
 
 
