@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import signal
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -18,7 +20,7 @@ import tyro
 from tyro.conf import arg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -265,33 +267,36 @@ class _Networks:
     seeds: int = 1
     """Number of seeds, from 0."""
     device: str = "cpu"
-    """Where to train: cpu, cuda, cuda:1, mps."""
+    """Where to train: cpu, cuda, cuda:1, mps; several with commas between them (cuda:0,cuda:1), or cuda:all."""
     workers: int | None = None
-    """Processes that train, one thread each; as many as cores when not given."""
+    """Processes that train, one thread each; when not given, as many as cores, or one for each GPU."""
 
     def training(self) -> TrainingConfig:
         """The training configuration, checked."""
+        from empirical.runners import device_list
         from empirical.shard import TrainingConfig
         from theory.errors import positive_integer
 
         positive_integer("--seeds", self.seeds)
-        names = ("depth", "arch", "width", "data", "image_size", "batch_size", "loss", "steps", "device")
-        return TrainingConfig(**{name: getattr(self, name) for name in names})
+        names = ("depth", "arch", "width", "data", "image_size", "batch_size", "loss", "steps")
+        return TrainingConfig(device=device_list(self.device)[0], **{name: getattr(self, name) for name in names})
 
     def store(self, command: str) -> RunDirectory:
         """The run directory."""
+        from empirical.runners import device_list
         from empirical.store import RunDirectory
 
-        config = asdict(self)
-        for name in ("out", "workers"):  # nothing that is computed depends on these
+        config = asdict(self) | {"device": device_list(self.device)[0]}
+        for name in ("out", "workers"):  # nothing that is computed depends on these, nor on which device of a kind
             del config[name]
         return RunDirectory(self.out, {"command": command} | config)
 
     def runner(self) -> Runner:
         """Who trains."""
-        from empirical.runners import Runner, available_cores
+        from empirical.runners import Runner, default_workers, device_list
 
-        return Runner(available_cores() if self.workers is None else self.workers)
+        _, devices = device_list(self.device)
+        return Runner(default_workers(devices) if self.workers is None else self.workers, devices)
 
     def identity(self) -> dict[str, Any]:
         """Columns that say what was run."""
@@ -329,7 +334,7 @@ class TraceCommand(_Networks):
     boundaries: tuple[Literal["eta_min", "eta_crit", "eta_fail", "eta_max"], ...] = ("eta_min", "eta_crit", "eta_fail")
     """Boundaries to trace."""
     resolution: float = 0.01
-    """Widest final bracket, in decades of η."""
+    """Precision, in decades: the widest final bracket of η."""
 
     def run(self) -> None:
         """Trace, write boundaries.csv and exponents.csv, print the fits."""
@@ -406,26 +411,27 @@ class Compare:
     data: str | None = None
     """Data stream, in place of the preset's."""
     device: str = "cpu"
-    """Where to train: cpu, cuda, cuda:1, mps."""
+    """Where to train: cpu, cuda, cuda:1, mps; several with commas between them (cuda:0,cuda:1), or cuda:all."""
     workers: int | None = None
-    """Processes that train, one thread each; as many as cores when not given."""
+    """Processes that train, one thread each; when not given, as many as cores, or one for each GPU."""
 
     def run(self) -> None:
         """Compute what is missing, then draw and report."""
         from rich.console import Console
 
         from empirical.compare import PRESETS, compare, save
-        from empirical.runners import available_cores
+        from empirical.runners import Runner, default_workers, device_list
         from empirical.store import RunDirectory
         from paper_figures.report import render, summary, terminal_table
 
         names = ("depths", "width", "steps", "seeds", "data")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        config = replace(PRESETS[self.preset], device=self.device, **given)
+        kind, devices = device_list(self.device)
+        config = replace(PRESETS[self.preset], device=kind, **given)
         store = RunDirectory(self.out, config.describe())
-        with _Progress() as progress:
-            workers = available_cores() if self.workers is None else self.workers
-            comparison = compare(config, store, progress, workers)
+        workers = default_workers(devices) if self.workers is None else self.workers
+        with Runner(workers, devices) as runner, _Progress() as progress:
+            comparison = compare(config, store, progress, runner)
         save(comparison, store)
         render(comparison, store)
         console = Console(width=None if sys.stdout.isatty() else 100)
@@ -471,8 +477,26 @@ Command = (
 )
 
 
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, by which batch systems end a job: as Ctrl-C, it leaves a run that can go on."""
+
+
+@contextmanager
+def _termination() -> Iterator[None]:
+    """Turn SIGTERM into an exception while a command runs."""
+
+    def terminate(*_: object) -> None:
+        raise _TerminatedError
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main() -> None:
-    """Run the command line; bad input ends in one line and exit code 2, an interrupt in exit code 130."""
+    """Run the command line; bad input ends in one line and exit code 2, an interrupt in 130, SIGTERM in 143."""
     command = tyro.cli(Command, prog="richscape", description=(__doc__ or "").split("\n", maxsplit=1)[0])
     try:
         for name in WINGS:
@@ -483,15 +507,16 @@ def main() -> None:
     from theory.errors import InputError
 
     try:
-        command.run()
+        with _termination():
+            command.run()
     except InputError as error:
         print(f"richscape: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        kept = getattr(command, "out", None)
+    except KeyboardInterrupt as interrupt:
+        kept, terminated = getattr(command, "out", None), isinstance(interrupt, _TerminatedError)
         tail = f" What is done is kept in {kept}; the same command goes on from there." if kept else ""
-        print(f"richscape: interrupted.{tail}", file=sys.stderr)
-        raise SystemExit(130) from None
+        print(f"richscape: {'terminated' if terminated else 'interrupted'}.{tail}", file=sys.stderr)
+        raise SystemExit(143 if terminated else 130) from None  # 128 + the signal, as shells have it
 
 
 if __name__ == "__main__":

@@ -335,14 +335,16 @@ def _trained_family(
     return Family(training.arch, variant, depth, windows, points, _fits(depth, config, windows, points), portrait)
 
 
-def compare(config: CompareConfig, store: RunDirectory | None, progress: Progress, workers: int = 1) -> Comparison:
+def compare(
+    config: CompareConfig, store: RunDirectory | None, progress: Progress, runner: Runner | None = None
+) -> Comparison:
     """Run a comparison, or go on with one.
 
     Args:
         config: what to run.
         store: directory that keeps what was computed; nothing is kept when ``None``.
         progress: is told how far the run is.
-        workers: processes that train; the results do not depend on it.
+        runner: who trains, this process when ``None``; the results do not depend on it.
 
     Returns:
         Everything that was found, toy and trained.
@@ -355,8 +357,8 @@ def compare(config: CompareConfig, store: RunDirectory | None, progress: Progres
         expected += grid + sum(config.trace_cells(depth, gamma) for gamma in gammas)
     progress.plan(expected * config.steps)
     toy = tuple(_toy_family(depth, config) for depth in config.depths)
-    with Runner(workers) as runner:
-        trained = tuple(_trained_family(depth, config, store, progress, runner) for depth in config.depths)
+    with runner or Runner() as trainer:
+        trained = tuple(_trained_family(depth, config, store, progress, trainer) for depth in config.depths)
     return Comparison(config, toy, trained)
 
 

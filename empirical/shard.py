@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -143,6 +143,16 @@ class Block:
         """
         return asdict(self)
 
+    def halves(self) -> tuple[Block, ...]:
+        """The two blocks that take this one's place where it does not fit in memory.
+
+        Returns:
+            The first half of the cells and the rest; nothing when there is a single cell.
+        """
+        middle = len(self.gamma) // 2
+        parts = (slice(middle), slice(middle, None)) if middle else ()
+        return tuple(replace(self, gamma=self.gamma[p], eta=self.eta[p], seed=self.seed[p]) for p in parts)
+
 
 @lru_cache(maxsize=4)
 def _remembered(stream: DataStream) -> _RememberedStream:
@@ -156,16 +166,17 @@ def _stream(config: TrainingConfig, seed: int) -> _RememberedStream | DataStream
     return _remembered(stream) if size < REMEMBERED_BYTES else stream
 
 
-def train_block(block: Block) -> EnsembleResult:
+def train_block(block: Block, device: str | None = None) -> EnsembleResult:
     """Train the cells of a block.
 
     Args:
         block: what to train.
+        device: which device of the configuration's kind; the configuration's own when ``None``.
 
     Returns:
         Their results, in the order of the cells.
     """
-    config = block.config
+    config = block.config if device is None else replace(block.config, device=device)
     with reproducible_torch(config.device):
         ensemble = Ensemble(
             config.spec(),

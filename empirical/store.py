@@ -2,12 +2,15 @@
 
 A shard is the result of one block of cells, a pure function of (configuration, cells), named by the hash of both. It is
 written beside its place and renamed, so that it is whole or absent; its own hash is inside, so that a damaged one is
-found, named, and computed again. Nothing here knows what a network is.
+found, named, and computed again. All other files are made from the shards, each in one step too: a run that is killed
+leaves the old file or the new one, and temporaries of one name pattern, which the next run removes. One process at a
+time works in a directory. Nothing here knows what a network is.
 """
 
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import hashlib
 import importlib.metadata
 import io
@@ -17,16 +20,20 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from empirical.lock import hold
 from theory.errors import InputError
 
 MANIFEST = "manifest.json"
+PARTIAL = ".partial-"
+"""How the names of files begin that are being written; what a killed run left of them is removed by the next."""
+
 DERIVED = ("fit_windows.",)
 FORMAT = 1
 """Version of the shard format; part of every shard's name, so that an older file is never misread."""
@@ -57,6 +64,31 @@ def _digest(arrays: Mapping[str, NDArray], place: str = "") -> str:
     return sha.hexdigest()
 
 
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path``, of the same suffix, that takes its place in one step if all goes well."""
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL, suffix=f"-{path.name}")
+        temporary = Path(name)
+        os.close(handle)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError("--out", str(path), f"writable ({error.strerror or error})") from None
+    except RuntimeError as error:
+        if "HDF error" not in str(error):  # all that the NetCDF library says of a write that failed
+            raise
+        raise InputError("--out", str(path), f"writable ({error}: is the disk full?)") from None
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Replace a file in one step: readers see the old one or the new one, never half of it.
 
@@ -67,21 +99,8 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
     """
-    data = content.encode() if isinstance(content, str) else content
-    temporary: str | None = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        raise InputError("--out", str(path), f"writable ({error.strerror or error})") from None
+    with _replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def environment() -> dict[str, Any]:
@@ -151,7 +170,7 @@ class RunDirectory:
 
     Raises:
         InputError: the path is a file or not writable; the directory holds files but no manifest; its manifest is
-            unreadable, or describes another run (the message lists the differing fields).
+            unreadable, or describes another run (the message lists the differing fields); another process works in it.
     """
 
     def __init__(self, path: Path, config: dict[str, Any], notice: Callable[[str], None] | None = None) -> None:
@@ -161,21 +180,35 @@ class RunDirectory:
         self.shards = self.path / "shards"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            held = {entry.name for entry in self.path.iterdir()}
+            held = self._files()
         except OSError as error:
             raise InputError("--out", str(path), f"a folder that can be written to ({error.strerror})") from None
-        if MANIFEST in held:
-            self._check_manifest()
-        elif any(not name.startswith(".") for name in held):
+        if held and MANIFEST not in held:  # nothing is put, not even a lock, into a folder that is not a run's
             raise InputError(
-                "--out", str(path), f"empty, new, or an earlier run: it holds {sorted(held)[0]!r} but no {MANIFEST}"
+                "--out", str(path), f"empty, new, or an earlier run: it holds {held[0]!r} but no {MANIFEST}"
             )
+        self._lock, fresh = hold(self.path, self.notice)
+        if fresh:
+            self._remove_partial()
+        if MANIFEST in self._files():  # asked again: it may have come while the lock was another's
+            self._check_manifest()
         else:
             self._write_manifest()
         try:
             self.shards.mkdir(exist_ok=True)
         except OSError as error:
             raise InputError("--out", str(path), f"a folder that can be written to ({error.strerror})") from None
+
+    def _files(self) -> list[str]:
+        """Names of what is there, in order; hidden files, among them the lock and temporaries, do not count."""
+        return sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+
+    def _remove_partial(self) -> None:
+        """Remove what killed runs were writing; only with the lock, or it could be another's."""
+        for folder in (self.path, self.shards):
+            for left in folder.glob(f"{PARTIAL}*"):
+                with contextlib.suppress(OSError):
+                    left.unlink()
 
     def _write_manifest(self) -> None:
         content = {"format": FORMAT, "config": self.config} | environment()
@@ -268,11 +301,14 @@ class RunDirectory:
         Returns:
             Where it is.
         """
-        write_atomically(self.path / name, content)
-        return self.path / name
+        data = content.encode() if isinstance(content, str) else content
+        return self.write_with(name, lambda path: path.write_bytes(data))
 
-    def write_with(self, name: str, writer: Callable[[Path], None]) -> Path:
-        """Write a file with a library that wants a path, and put it in place in one step.
+    def write_with(self, name: str, writer: Callable[[Path], object]) -> Path:
+        """Write a file that users read with a library that wants a path, and put it in place in one step.
+
+        The file is a function of the shards: one that is there and differs was damaged, or made by another version. A
+        notice says so.
 
         Args:
             name: file name.
@@ -280,17 +316,10 @@ class RunDirectory:
 
         Returns:
             Where the file is.
-
-        Raises:
-            InputError: the folder cannot be written to.
         """
         place = self.path / name
-        temporary = self.path / f".partial-{name}"
-        try:
+        with _replacing(place) as temporary:
             writer(temporary)
-            os.replace(temporary, place)
-        except OSError as error:
-            raise InputError("--out", str(place), f"writable ({error.strerror or error})") from None
-        finally:
-            temporary.unlink(missing_ok=True)
+            if place.exists() and not filecmp.cmp(temporary, place, shallow=False):
+                self.notice(f"notice: {place} is damaged, or of another version; made again from the shards")
         return place

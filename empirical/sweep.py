@@ -1,6 +1,9 @@
 """Runs any set of cells (γ, η, seed) of one training configuration, block by block, each block kept as a shard.
 
 Dense grids and traces are both lists of cells; this file is where a list becomes results.
+
+A block that did not fit in memory was trained as its halves, or theirs. Each of them is a block like any other, kept
+as a shard under its own key; a block without a shard is therefore looked for as its halves before it is trained.
 """
 
 from __future__ import annotations
@@ -72,13 +75,13 @@ class Sweep:
             for part in np.array_split(chosen, count):
                 cells = (tuple(values[part].tolist()) for values in (gamma, eta, seed))
                 places[Block(self.config, dtype, *cells)] = part
-        missing = [block for block in places if not self._read(block, results)]
+        missing = [part for block in places for part in self._missing(block, results)]
         for block, result in self.runner.run(missing):
             if self.store is not None:
                 self.store.write_shard(block.key(), to_arrays(result))
             results[block] = result
             self._report(block, held=False)
-        return _join([results[block] for block in places], np.concatenate(list(places.values())))
+        return _join([_whole(block, results) for block in places], np.concatenate(list(places.values())))
 
     def run_cells(self, gamma: NDArray[np.float64], eta: NDArray[np.float64], seed: NDArray[np.int64]) -> CellResults:
         """Run cells and leave their curves in the shards: what ``trace_boundaries`` calls.
@@ -101,17 +104,33 @@ class Sweep:
         split = [("float32", np.nonzero(~double)[0]), ("float64", np.nonzero(double)[0])]
         return [(dtype, chosen) for dtype, chosen in split if len(chosen)]
 
-    def _read(self, block: Block, results: dict[Block, EnsembleResult]) -> bool:
-        """Take a block from its shard, where there is a whole one."""
-        arrays = None if self.store is None else self.store.read_shard(block.key())
-        if arrays is None:
-            return False
-        results[block] = from_arrays(arrays)
-        self._report(block, held=True)
-        return True
+    def _missing(self, block: Block, results: dict[Block, EnsembleResult]) -> list[Block]:
+        """What is left to train of a block, itself or halves of it; what has been kept goes to the results."""
+        if self.store is None:
+            return [block]
+        arrays = self.store.read_shard(block.key())
+        if arrays is not None:
+            results[block] = from_arrays(arrays)
+            self._report(block, held=True)
+            return []
+        if any(self._kept(half) for half in block.halves()):
+            return [part for half in block.halves() for part in self._missing(half, results)]
+        return [block]
+
+    def _kept(self, block: Block) -> bool:
+        """Whether there is a shard of a block, or of any part of it."""
+        assert self.store is not None
+        return self.store.shard_path(block.key()).exists() or any(self._kept(half) for half in block.halves())
 
     def _report(self, block: Block, *, held: bool) -> None:
         self.on_block(len(block.gamma), len(block.gamma) * block.config.steps, held)
+
+
+def _whole(block: Block, results: dict[Block, EnsembleResult]) -> EnsembleResult:
+    """Result of a block, put together where it was trained in parts."""
+    if block in results:
+        return results[block]
+    return _join([_whole(half, results) for half in block.halves()], np.arange(len(block.gamma)))
 
 
 def _join(parts: list[EnsembleResult], places: NDArray[np.intp]) -> EnsembleResult:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from empirical.compare import PRESETS, compare
-from empirical.runners import available_cores
+from empirical.runners import Runner, available_cores
 
 
 class Silent:
@@ -22,7 +22,7 @@ class Silent:
 @pytest.mark.timeout(3600)
 def test_slopes_of_trained_networks():
     config = replace(PRESETS["quick"], boundaries=("eta_crit",), portrait_gammas=2, portrait_etas=2)
-    comparison = compare(config, None, Silent(), available_cores())
+    comparison = compare(config, None, Silent(), Runner(available_cores()))
     for family in comparison.trained:
         for regime, limit in (("lazy", 2.0), ("rich", 2 / family.depth)):
             fit = family.fits[regime, "eta_crit"]

@@ -54,8 +54,8 @@ def run_command(*words: object) -> Ran:
 
 
 def read_files(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Content and time of change of every file below a folder."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    """Content and time of change of every file below a folder, but for hidden ones: the lock names its last holder."""
+    files = (path for path in sorted(folder.rglob("[!.]*")) if path.is_file())
     return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 

@@ -17,7 +17,7 @@ NETWORK = (
 )
 OPTIONS = {
     "derive": "--loss --optimizer --depth --chapter --out",
-    "simulate": "--out --loss --depth --gamma --eta --steps",
+    "simulate": "--out --loss --depth --gamma --eta --steps --optimizer --beta --label-noise --batch --seeds",
     "sweep": NETWORK + " --eta",
     "trace": NETWORK + " --boundaries --resolution",
     "compare": "--out --preset --depths --width --steps --seeds --data --device --workers",

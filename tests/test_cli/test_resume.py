@@ -110,6 +110,27 @@ def test_an_interrupted_sweep_goes_on_where_it_was(run, commands, contents, tmp_
     assert_same_numbers(stopped, undisturbed)
 
 
+def test_sigterm_is_treated_as_ctrl_c(run, commands, contents, tmp_path, monkeypatch):
+    """What batch systems send: exit code 143, one line, and the same command goes on."""
+    monkeypatch.setattr(empirical.sweep, "LARGEST_BLOCK", 5)
+    train, before = Ensemble.run, signal.getsignal(signal.SIGTERM)
+
+    def terminated(self, *args):
+        if any((tmp_path / "run" / "shards").iterdir()):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)  # the handler runs before this ends
+        return train(self, *args)
+
+    monkeypatch.setattr(Ensemble, "run", terminated)
+    ran = run(*commands["sweep"], "--out", tmp_path / "run")
+    assert ran.code == 143
+    assert ran.err.splitlines()[-1] == (
+        f"richscape: terminated. What is done is kept in {tmp_path / 'run'}; the same command goes on from there."
+    )
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert len(contents(tmp_path / "run" / "shards")) == 1
+
+
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.heavy)])
 def test_ctrl_c_in_a_real_process(tmp_path, workers):
     """SIGINT while it trains: exit code 130, one line, and only whole shards."""
@@ -184,14 +205,24 @@ def test_a_damaged_shard_is_named_and_computed_again(run, commands, copy, swept,
     assert "notice" not in run(*commands["sweep"], "--out", copy).err
 
 
-@pytest.mark.parametrize("name", ["portrait.nc", "curves.nc", "boundaries.csv", "portrait.png"])
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("portrait.nc", lambda content: content[: len(content) // 3]),
+        ("portrait.nc", lambda content: flipped(content)),
+        ("curves.nc", lambda _: b""),
+        ("boundaries.csv", lambda content: content[:-1]),
+    ],
+)
 @pytest.mark.usefixtures("no_training")
-def test_a_damaged_result_is_written_again(run, commands, copy, swept, name):
+def test_a_damaged_result_is_named_and_made_again_from_the_shards(run, commands, copy, name, damage):
     whole = (copy / name).read_bytes()
-    (copy / name).write_bytes(whole[: len(whole) // 3])
-    assert run(*commands["sweep"], "--out", copy).code == 0
-    assert_same_numbers(copy, swept)
-    assert (copy / "portrait.png").read_bytes() == (swept / "portrait.png").read_bytes()
+    (copy / name).write_bytes(damage(whole))
+    ran = run(*commands["sweep"], "--out", copy)
+    assert ran.code == 0
+    assert (copy / name).read_bytes() == whole
+    notices = [line for line in ran.err.splitlines() if line.startswith("notice: ")]
+    assert notices == [f"notice: {copy / name} is damaged, or of another version; made again from the shards"]
 
 
 def test_a_lost_table_of_exponents_is_written_again(run, commands, traced, tmp_path):

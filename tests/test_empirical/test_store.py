@@ -278,7 +278,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, call, num
         run.write("boundaries.csv", "new")
     monkeypatch.undo()
     assert (run.path / "boundaries.csv").read_text() == "old"
-    assert sorted(path.name for path in run.path.iterdir()) == ["boundaries.csv", "manifest.json", "shards"]
+    assert sorted(path.name for path in run.path.iterdir()) == [".lock", "boundaries.csv", "manifest.json", "shards"]
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt(), ValueError("bug")])
@@ -294,7 +294,7 @@ def test_a_writer_that_fails_half_way_leaves_the_old_file(tmp_path, error):
     with pytest.raises(InputError if isinstance(error, OSError) else type(error)):
         run.write_with("portrait.nc", writer)
     assert (run.path / "portrait.nc").read_bytes() == b"old"
-    assert sorted(path.name for path in run.path.iterdir()) == ["manifest.json", "portrait.nc", "shards"]
+    assert sorted(path.name for path in run.path.iterdir()) == [".lock", "manifest.json", "portrait.nc", "shards"]
 
 
 def test_a_folder_that_cannot_be_written_to_is_bad_input(tmp_path, monkeypatch):

@@ -1,14 +1,27 @@
-"""Boundaries of trained networks follow the law: the small version of ``tests/heavy/test_compare_quick.py``."""
+"""Boundaries of trained networks follow the law: the small version of ``tests/heavy/test_compare_quick.py``.
+
+And what a trace costs, against a dense grid of its resolution over six decades of η.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from empirical.shard import TrainingConfig
 from empirical.sweep import Sweep
-from empirical.trace import asymptotic_exponent, exact_law, fit_boundary, trace_networks
-from simulate import TraceSettings
+from empirical.trace import (
+    NETWORK_TRACE,
+    asymptotic_exponent,
+    exact_law,
+    expected_cells,
+    fit_boundary,
+    trace_networks,
+)
+from simulate import TraceSettings, find_bracket, trace_boundaries
+from simulate.gradient_descent import run_gradient_descent
 from theory import ToyModel, fit_window
 
 SETTINGS = TraceSettings(coarse=0.5, resolution=0.04, sections=4, guard_span=0.2, guard_spacing=0.1)
@@ -44,3 +57,54 @@ def test_laws_are_those_of_theory():
 def test_asymptotic_exponents(boundary, regime, exponent):
     assert asymptotic_exponent(boundary, regime, 5) == exponent
     assert asymptotic_exponent("eta_fail", "rich", 5) == pytest.approx(0.4)
+
+
+STEPS, DECADES, RESOLUTION = 2000, 6, 0.02
+AT_RESOLUTION = replace(NETWORK_TRACE, resolution=RESOLUTION)
+
+
+class Meter:
+    """Runs toy cells, and adds up the steps that they took."""
+
+    def __init__(self):
+        self.steps = self.cells = 0
+
+    def __call__(self, gamma, eta, seed):
+        ran = run_gradient_descent(gamma, eta, depth=3, steps=STEPS)
+        self.steps += int(ran.steps_run.sum())
+        self.cells += len(gamma)
+        return ran
+
+
+def from_four_decades_below(gamma):
+    edge = exact_law("eta_crit", gamma, depth=3, steps=STEPS)
+    return float(edge / 1e4), float(edge * 10 ** (DECADES - 4))
+
+
+def from_the_laws(gamma):
+    edge = float(exact_law("eta_crit", gamma, depth=3, steps=STEPS))
+    return min(float(exact_law("eta_min", gamma, depth=3, steps=STEPS)), edge), 10 * edge
+
+
+@pytest.mark.parametrize("span", [from_four_decades_below, from_the_laws])
+def test_a_trace_costs_a_twelfth_of_the_dense_grid(span):
+    """At most 8 % of the cell-steps, counting for both what cells ran before they diverged; the same boundary."""
+    gammas, grid, trace = np.geomspace(1e-4, 30, 23), Meter(), Meter()
+    points = trace_boundaries(trace, gammas, ("eta_crit",), span, settings=AT_RESOLUTION)["eta_crit"]
+    assert len(points) == len(gammas)
+    for gamma, eta in zip(points.gamma, points.eta, strict=True):
+        line = from_four_decades_below(gamma)[0] * 10 ** np.arange(0, DECADES + 1e-9, RESOLUTION)
+        cells = grid(np.full(len(line), gamma), line, np.zeros(len(line), dtype=np.int64))
+        losses = (cells.final_loss, cells.peak_loss, cells.initial_loss)
+        below, above = find_bracket("eta_crit", cells.outcome, *losses, noise_free=False)
+        assert abs(np.log10(eta / np.sqrt(line[below] * line[above]))) <= RESOLUTION
+    assert trace.steps <= 0.08 * grid.steps
+    assert trace.cells <= 0.08 * grid.cells
+
+
+def test_the_expected_size_of_a_trace_is_about_right():
+    """It only serves the time left: within a factor of 1.5."""
+    config, gammas, meter = TrainingConfig(depth=3, steps=STEPS), np.geomspace(1e-3, 10, 5), Meter()
+    trace_boundaries(meter, gammas, ("eta_min", "eta_crit", "eta_fail"), from_the_laws, settings=AT_RESOLUTION)
+    expected = expected_cells(config, gammas, 3, 1, AT_RESOLUTION)
+    assert 1 / 1.5 < expected / meter.cells < 1.5
