@@ -18,6 +18,7 @@ into compilation too. ``pytest -m heavy -s tests/heavy/test_kills.py`` prints th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import select
@@ -196,12 +197,12 @@ class Harness:
                 self._until(process, condition=lambda: any(place.rglob(".partial-*")))
             moment = time.time() - start
         finally:
-            alive = process.poll() is None
-            if alive:
-                os.killpg(process.pid, signal.SIGKILL)
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):  # it has ended this very moment
+                    os.killpg(process.pid, signal.SIGKILL)
             code = process.wait(timeout=60)
-        assert code == (-signal.SIGKILL if alive else 0), (self.root / "log").read_text()[-2000:]
-        return Attempt(self.command, aim, moment, alive, self.phase(place))
+        assert code in {0, -signal.SIGKILL}, (self.root / "log").read_text()[-2000:]
+        return Attempt(self.command, aim, moment, code != 0, self.phase(place))
 
     def _until(self, process, deadline=float("inf"), condition=lambda: False):
         while process.poll() is None and time.time() < deadline and not condition():
