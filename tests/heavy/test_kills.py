@@ -231,7 +231,7 @@ class Harness:
             folder += 1
             self.forget_compiled()
             for _ in range(ATTEMPTS):
-                attempt = self.kill(place, aims[len(attempts) % len(aims)], shares[done])
+                attempt = self.kill(place, aims[len(attempts) % len(aims)], shares[len(attempts) % kills])
                 attempts.append(attempt)
                 print("\n" + row(attempt), end="", flush=True)
                 kept = identities(place)
