@@ -18,6 +18,7 @@ into compilation too. ``pytest -m heavy -s tests/heavy/test_kills.py`` prints th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import select
@@ -102,7 +103,8 @@ class Fork:
         return self.code
 
     def wait(self, timeout: float) -> int:
-        select.select([self.answers], [], [], timeout)
+        if self.poll() is None:
+            select.select([self.answers], [], [], timeout)
         code = self.poll()
         assert code is not None, "it does not end"
         return code
@@ -195,12 +197,12 @@ class Harness:
                 self._until(process, condition=lambda: any(place.rglob(".partial-*")))
             moment = time.time() - start
         finally:
-            alive = process.poll() is None
-            if alive:
-                os.killpg(process.pid, signal.SIGKILL)
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):  # it has ended this very moment
+                    os.killpg(process.pid, signal.SIGKILL)
             code = process.wait(timeout=60)
-        assert code == (-signal.SIGKILL if alive else 0), (self.root / "log").read_text()[-2000:]
-        return Attempt(self.command, aim, moment, alive, self.phase(place))
+        assert code in {0, -signal.SIGKILL}, (self.root / "log").read_text()[-2000:]
+        return Attempt(self.command, aim, moment, code != 0, self.phase(place))
 
     def _until(self, process, deadline=float("inf"), condition=lambda: False):
         while process.poll() is None and time.time() < deadline and not condition():
@@ -229,8 +231,9 @@ class Harness:
             folder += 1
             self.forget_compiled()
             for _ in range(ATTEMPTS):
-                attempt = self.kill(place, aims[len(attempts) % len(aims)], shares[done])
+                attempt = self.kill(place, aims[len(attempts) % len(aims)], shares[len(attempts) % kills])
                 attempts.append(attempt)
+                print("\n" + row(attempt), end="", flush=True)
                 kept = identities(place)
                 assert seen.items() <= kept.items(), "a committed shard was lost or computed again"
                 seen = kept
@@ -241,6 +244,7 @@ class Harness:
             assert process.wait(timeout=300) == 0, (self.root / "log").read_text()[-2000:]
             assert seen.items() <= identities(place).items(), "a committed shard was lost or computed again"
             self.compare(place)
+            print("  folder finished: same bytes", end="", flush=True)
             shutil.rmtree(place)
         return attempts
 
@@ -267,12 +271,9 @@ def identities(place: Path) -> dict[str, tuple]:
     return {path.name: (status.st_ino, status.st_mtime_ns, path.read_bytes()) for path, status in files}
 
 
-def table(attempts: list[Attempt]) -> str:
-    rows = [f"{'command':<9} {'aim':<9} {'at, s':>6}  {'what was there':<60} end"]
-    for a in attempts:
-        end = "same bytes" if a.killed else "ended first"
-        rows.append(f"{a.command:<9} {a.aim:<9} {a.moment:6.1f}  {a.phase:<60} {end}")
-    return "\n".join(rows)
+def row(a: Attempt) -> str:
+    """A line of the table; that the end is the same is asserted when the folder is finished."""
+    return f"{a.command:<9} {a.aim:<9} {a.moment:6.1f} s  {a.phase:<60} {'killed' if a.killed else 'ended first'}"
 
 
 def run(command: str, kills: int, root: Path, fork: bool = False) -> None:
@@ -283,7 +284,6 @@ def run(command: str, kills: int, root: Path, fork: bool = False) -> None:
         if harness.parent is not None:
             harness.parent.kill()
             harness.parent.communicate()
-    print("\n" + table(attempts))
     assert sum(attempt.killed for attempt in attempts) == kills
 
 
