@@ -258,8 +258,12 @@ class _Networks:
     """Side of the images in pixels: 7, 14 or 28."""
     batch_size: int = 64
     """Examples in a batch."""
-    loss: Literal["mse"] = "mse"
+    loss: Literal["mse", "cross-entropy"] = "mse"
     """Loss, against one-hot targets."""
+    optimizer: Literal["gd", "momentum", "adam", "sign"] = "gd"
+    """Stochastic gradient descent, heavy ball, Adam, or sign descent."""
+    beta: float = 0.9
+    """Momentum of the heavy ball, and Adam's first."""
     gamma: Range = (1e-3, 1e3, 7)
     """Feature-learning strengths, log-spaced."""
     steps: int = 1000
@@ -278,7 +282,7 @@ class _Networks:
         from theory.errors import positive_integer
 
         positive_integer("--seeds", self.seeds)
-        names = ("depth", "arch", "width", "data", "image_size", "batch_size", "loss", "steps")
+        names = ("depth", "arch", "width", "data", "image_size", "batch_size", "loss", "optimizer", "beta", "steps")
         return TrainingConfig(device=device_list(self.device)[0], **{name: getattr(self, name) for name in names})
 
     def store(self, command: str) -> RunDirectory:
@@ -301,7 +305,7 @@ class _Networks:
     def identity(self) -> dict[str, Any]:
         """Columns that say what was run."""
         what = {"arch": self.arch, "variant": f"relu, width {self.width}", "depth": self.depth}
-        return what | {"loss": self.loss, "optimizer": "gd"}
+        return what | {"loss": self.loss, "optimizer": self.optimizer}
 
 
 @dataclass(frozen=True)
@@ -349,6 +353,7 @@ class TraceCommand(_Networks):
             expected_cells,
             exponent_row,
             fit_boundary,
+            law_of,
             trace_networks,
         )
         from theory import InputError
@@ -368,18 +373,18 @@ class TraceCommand(_Networks):
             sweep = Sweep(training, store, lambda _cells, steps, held: progress.advance(steps, held), runner)
             traced = trace_networks(sweep, gamma, self.boundaries, seeds=self.seeds, settings=settings)
         rows: list[dict[str, Any]] = []
-        law = {"depth": self.depth, "steps": self.steps, "level": training.thresholds.level, "loss": self.loss}
-        ends = (float(gamma[0]), float(gamma[-1]))
+        law, ends = law_of(training), (float(gamma[0]), float(gamma[-1]))
+        refused: set[str] = set()
         for regime in ("lazy", "rich"):
-            try:
-                window = default_window(self.depth, regime, self.steps, ends)
-            except InputError as error:
-                print(f"no {regime} fit: {error}", file=sys.stderr)
-                continue
             for name, points in traced.items():
+                try:
+                    window = default_window(regime=regime, gamma_range=ends, boundary=name, **law)
+                except InputError as error:
+                    refused.add(f"no {regime} fit: {error}")
+                    continue
                 if len(points):
-                    fit = fit_boundary(points, window, **law)  # type: ignore[arg-type]
-                    rows.append(exponent_row(fit, name, regime, **self.identity()))
+                    rows.append(exponent_row(fit_boundary(points, window, **law), name, regime, **self.identity()))
+        print(*sorted(refused), sep="\n", end="\n" if refused else "", file=sys.stderr)
         points_table = pd.concat([boundary_rows(p, self.steps, **self.identity()) for p in traced.values()])
         store.write("boundaries.csv", points_table.to_csv(index=False, float_format="%.10g"))
         fits = pd.DataFrame(rows, columns=EXPONENT_COLUMNS)

@@ -278,7 +278,7 @@ def _fits(
 ) -> dict[tuple[str, str], ScalingFit]:
     law = {"depth": depth, "steps": config.steps, "level": config.thresholds.level, "loss": config.loss}
     return {
-        (regime, name): fit_boundary(found, windows[regime], **law)  # type: ignore[arg-type]
+        (regime, name): fit_boundary(found, windows[regime], **law)
         for (regime, name), found in points.items()
         if len(found)
     }

@@ -161,7 +161,7 @@ def sweep_portrait(
     result = sweep.run(gamma[g], eta[e], np.array(seeds, dtype=np.int64)[s])
     config = sweep.config
     what: dict[str, Any] = {"arch": config.arch, "depth": config.depth, "width": config.width, "loss": config.loss}
-    what |= {"optimizer": config.optimizer}
+    what |= {"optimizer": config.optimizer} | ({"beta": config.beta} if config.optimizer == "momentum" else {})
     what |= {"steps": config.steps, "data": config.data, "noise_free": 0}
     portrait = PhasePortrait.from_cells(result.cells, gamma, eta, seeds, thresholds=config.thresholds, **what)
     for name in ("loss_curve", "accuracy_curve"):

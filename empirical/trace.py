@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from empirical.optimizers import DEFAULT_BETA
 from empirical.shard import TrainingConfig
 from empirical.sweep import Sweep
 from simulate import BoundaryPoints, ScalingFit, TraceSettings, fit_power_law, trace_boundaries
@@ -29,8 +32,35 @@ EXPONENT_COLUMNS = [
 ]
 
 
+def toy_law(boundary: str, loss: str, optimizer: str) -> tuple[ToyModel, str]:
+    """The toy whose boundary a measured one is held against.
+
+    Args:
+        boundary: ``eta_min``, ``eta_crit``, ``eta_fail`` or ``eta_max``.
+        loss: of the networks.
+        optimizer: of the networks; Adam is held against its caricature, sign descent.
+
+    Returns:
+        The model, and the name of its boundary: under sign descent, which has no linear stability, every upper boundary
+        is its eta_max; the heavy ball, whose divergence has no theory, is held against eta_crit there.
+    """
+    model = ToyModel(loss=loss, optimizer="sign" if optimizer == "adam" else optimizer)
+    name = LAW_OF[boundary]
+    if name not in model.boundary_names:
+        name = "eta_max" if model.optimizer == "sign" else "eta_crit"
+    return model, name
+
+
 def exact_law(
-    boundary: str, gamma: ArrayLike, *, depth: int, steps: int, level: float = 0.9, loss: str = "mse"
+    boundary: str,
+    gamma: ArrayLike,
+    *,
+    depth: int,
+    steps: int,
+    level: float = 0.9,
+    loss: str = "mse",
+    optimizer: str = "gd",
+    beta: float = DEFAULT_BETA,
 ) -> NDArray[np.float64]:
     """The exact toy law that a measured boundary is held against.
 
@@ -39,33 +69,37 @@ def exact_law(
         gamma: feature-learning strengths, any shape.
         depth: weight layers L.
         steps: budget T.
-        level: share of the initial loss that counts as trained.
-        loss: ``mse``.
+        level: share of the initial loss that counts as trained; under sign descent the output may end √level off.
+        loss: ``mse`` or ``cross-entropy``.
+        optimizer: ``gd``, ``momentum``, ``sign``, or ``adam`` (as sign).
+        beta: momentum β.
 
     Returns:
         η on each of the L separate weights, same shape.
     """
-    law = ToyModel(loss=loss, optimizer="gd").boundary(LAW_OF[boundary])
-    gamma = np.asarray(gamma, dtype=np.float64)
-    if boundary == "eta_min":
-        return law.numeric(gamma=gamma, depth=depth, steps=steps, level=level)
-    return law.numeric(gamma=gamma, depth=depth)
+    model, name = toy_law(boundary, loss, optimizer)
+    strengths = np.asarray(gamma, dtype=np.float64)
+    return model.boundary(name).numeric(
+        gamma=strengths, depth=depth, steps=steps, level=level, beta=beta, delta=level**0.5
+    )
 
 
-def asymptotic_exponent(boundary: str, regime: str, depth: int) -> float:
+def asymptotic_exponent(boundary: str, regime: str, depth: int, loss: str = "mse", optimizer: str = "gd") -> float:
     """Exponent of the law's limit, by depth.
 
     Args:
         boundary: one of ``LAW_OF``.
         regime: ``lazy`` or ``rich``.
         depth: weight layers L.
+        loss: of the networks.
+        optimizer: of the networks.
 
     Returns:
-        2 when lazy; when rich 2/L, or 1 for ``eta_min`` (whose law at L = 2 is γ ln γ, counted as 1).
+        For gradient descent on MSE 2 when lazy; when rich 2/L, or 1 for ``eta_min`` (whose law at L = 2 is γ ln γ,
+        counted as 1).
     """
-    if regime == "lazy":
-        return 2.0
-    return 1.0 if boundary == "eta_min" else 2.0 / depth
+    model, name = toy_law(boundary, loss, optimizer)
+    return float(model.boundary(name).limit("lazy" if regime == "lazy" else "rich", depth).exponent)
 
 
 LAZY_TOLERANCE = 0.005
@@ -90,6 +124,10 @@ def default_window(
     rich_tolerance: float = RICH_TOLERANCE,
     margin: float = MARGIN,
     level: float = 0.9,
+    boundary: str = "eta_crit",
+    loss: str = "mse",
+    optimizer: str = "gd",
+    beta: float = DEFAULT_BETA,
 ) -> FitWindow:
     """Fit window for networks, from theory alone.
 
@@ -102,13 +140,18 @@ def default_window(
         rich_tolerance: the same at the beginning of a rich one.
         margin: least ``eta_crit / eta_min`` in a rich window.
         level: share of the initial loss that counts as trained.
+        boundary: what will be fitted; eta_max of cross-entropy has a window of its own.
+        loss: of the networks.
+        optimizer: of the networks.
+        beta: momentum β.
 
     Returns:
         The window; an ``InputError`` says why when there is none.
     """
     lazy = one_of("regime", regime, ("lazy", "rich")) == "lazy"
+    model, name = toy_law(boundary, loss, optimizer)
     return fit_window(
-        "eta_crit",
+        name if name == "eta_max" else model.boundary_names[1],  # eta_min shares the window of the edge
         depth,
         "lazy" if lazy else "rich",
         steps,
@@ -116,7 +159,24 @@ def default_window(
         margin=margin,
         gamma_range=gamma_range,
         level=level,
+        loss=loss,
+        optimizer=model.optimizer,
+        beta=beta,
+        delta=level**0.5,
     )
+
+
+def law_of(config: TrainingConfig) -> dict[str, Any]:
+    """What the toy's law needs to know of a training configuration.
+
+    Args:
+        config: what is trained.
+
+    Returns:
+        Arguments of ``exact_law`` by name.
+    """
+    names = ("depth", "steps", "loss", "optimizer", "beta")
+    return {name: getattr(config, name) for name in names} | {"level": config.thresholds.level}
 
 
 def trace_networks(
@@ -129,8 +189,8 @@ def trace_networks(
 ) -> dict[str, BoundaryPoints]:
     """Trace boundaries of the networks of a sweep.
 
-    The first scan runs from the toy's exact ``eta_min`` to ten times its ``eta_crit``; it is extended where a network's
-    boundary lies outside.
+    The first scan runs from the toy's exact ``eta_min`` to ten times its ``eta_crit``, or ``eta_max`` where that is
+    traced; it is extended where a network's boundary lies outside.
 
     Args:
         sweep: what is trained, and where results are kept.
@@ -143,12 +203,12 @@ def trace_networks(
         The points of each boundary.
     """
     config = sweep.config
-    law = {"depth": config.depth, "steps": config.steps, "level": config.thresholds.level, "loss": config.loss}
+    law = law_of(config)
+    top = "eta_max" if "eta_max" in names else "eta_crit"
 
     def span(one: float) -> tuple[float, float]:
-        low = float(exact_law("eta_min", one, **law))  # type: ignore[arg-type]
-        edge = float(exact_law("eta_crit", one, **law))  # type: ignore[arg-type]
-        return min(low, edge), 10 * edge
+        low = float(exact_law("eta_min", one, **law))
+        return min(low, float(exact_law("eta_crit", one, **law))), 10 * float(exact_law(top, one, **law))
 
     return trace_boundaries(
         sweep.run_cells,
@@ -176,30 +236,26 @@ def expected_cells(
     Returns:
         Cells of the first scan, of the rounds of cuts and of the guard; boundaries share half of theirs.
     """
-    law = {"depth": config.depth, "steps": config.steps, "level": config.thresholds.level}
-    ratio = 10 * exact_law("eta_crit", gamma, **law) / exact_law("eta_min", gamma, **law)  # type: ignore[arg-type]
+    law = law_of(config)
+    ratio = 10 * exact_law("eta_crit", gamma, **law) / exact_law("eta_min", gamma, **law)
     scan = float(np.ceil(np.log10(np.maximum(ratio, 10)) / settings.coarse).sum()) + len(gamma)
     rounds = np.ceil(np.log(max(settings.coarse / settings.resolution, 1)) / np.log(settings.sections) - 1e-9)
     cuts = rounds * (settings.sections - 1) + settings.guard_span / settings.guard_spacing
     return round(seeds * (scan + len(gamma) * cuts * (1 + 0.5 * (boundaries - 1))))
 
 
-def fit_boundary(
-    points: BoundaryPoints, window: FitWindow, *, depth: int, steps: int, level: float, loss: str
-) -> ScalingFit:
+def fit_boundary(points: BoundaryPoints, window: FitWindow, **law: Any) -> ScalingFit:
     """Fit a boundary on a window and hold it against the exact law over the same points.
 
     Args:
         points: traced points; at least one.
         window: chosen beforehand, from theory.
-        depth: weight layers L.
-        steps: budget T.
-        level: share of the initial loss that counts as trained.
-        loss: ``mse``.
+        **law: arguments of ``exact_law``, such as ``law_of`` gives them.
 
     Returns:
         The fit and its verdict.
     """
+    which = {name: law[name] for name in ("loss", "optimizer") if name in law}
     return fit_power_law(
         points.gamma,
         points.eta,
@@ -207,8 +263,8 @@ def fit_boundary(
         eta_high=points.eta_high,
         seed=points.seed,
         window=(window.low, window.high),
-        predicted=asymptotic_exponent(points.name, window.regime, depth),
-        law=exact_law(points.name, points.gamma, depth=depth, steps=steps, level=level, loss=loss),
+        predicted=asymptotic_exponent(points.name, window.regime, law["depth"], **which),
+        law=exact_law(points.name, points.gamma, **law),
     )
 
 

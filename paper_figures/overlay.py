@@ -288,6 +288,7 @@ def portrait_figure(portrait: PhasePortrait, points: list[BoundaryPoints] | None
     what = portrait.data.attrs
     depth, steps, level = int(what["depth"]), int(what["steps"]), portrait.thresholds.level
     loss, optimizer = str(what.get("loss", "mse")), str(what.get("optimizer", "gd"))
+    optimizer = "sign" if optimizer == "adam" else optimizer  # its caricature: the laws there are
     gamma = portrait.data["gamma"].values
     extra = {name: float(what[name]) for name in ("beta", "delta") if name in what}
     with house_style():
@@ -320,7 +321,7 @@ def _title(what: Mapping[str, Any]) -> str:
     if optimizer == "momentum":
         parts.append(rf"momentum $\beta={float(what['beta']):g}$")
     elif optimizer != "gd":
-        parts.append(f"{optimizer} descent")
+        parts.append({"adam": "Adam", "sign": "sign descent"}[optimizer])
     budget = f"{int(what['steps']):,}".replace(",", "{,}")
     return ", ".join([*parts, f"$L={int(what['depth'])}$", f"$T={budget}$"])
 

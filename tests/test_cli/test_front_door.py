@@ -13,7 +13,8 @@ import pytest
 import richscape
 
 NETWORK = (
-    "--out --arch --depth --width --data --image-size --batch-size --loss --gamma --steps --seeds --device --workers"
+    "--out --arch --depth --width --data --image-size --batch-size --loss --optimizer --beta"
+    " --gamma --steps --seeds --device --workers"
 )
 OPTIONS = {
     "derive": "--loss --optimizer --depth --chapter --out",

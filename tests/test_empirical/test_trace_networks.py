@@ -15,6 +15,7 @@ from empirical.sweep import Sweep
 from empirical.trace import (
     NETWORK_TRACE,
     asymptotic_exponent,
+    default_window,
     exact_law,
     expected_cells,
     fit_boundary,
@@ -57,6 +58,28 @@ def test_laws_are_those_of_theory():
 def test_asymptotic_exponents(boundary, regime, exponent):
     assert asymptotic_exponent(boundary, regime, 5) == exponent
     assert asymptotic_exponent("eta_fail", "rich", 5) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("boundary", "loss", "optimizer", "lazy", "rich"),
+    [
+        ("eta_max", "cross-entropy", "gd", 1, 2 / 3),  # THEORY: the residual is bounded, so that eta ~ gamma
+        ("eta_crit", "cross-entropy", "gd", 2, 2 / 3),
+        ("eta_crit", "mse", "momentum", 2, 2 / 3),
+        ("eta_max", "mse", "momentum", 2, 2 / 3),  # held against eta_crit
+        ("eta_min", "mse", "adam", 1, 1 / 3),
+        ("eta_fail", "cross-entropy", "adam", 1, 1 / 3),
+        ("eta_crit", "mse", "sign", 1, 1 / 3),
+    ],
+)
+def test_laws_of_other_losses_and_optimizers(boundary, loss, optimizer, lazy, rich):
+    law = {"depth": 3, "steps": 1000, "loss": loss, "optimizer": optimizer, "beta": 0.5}
+    for regime, exponent, gamma in (("lazy", lazy, [1e-8, 1e-7]), ("rich", rich, [1e13, 1e14])):
+        assert asymptotic_exponent(boundary, regime, 3, loss, optimizer) == pytest.approx(exponent)
+        low, high = np.log10(exact_law(boundary, gamma, **law))
+        assert high - low == pytest.approx(exponent, abs=1e-3)
+    window = default_window(regime="lazy", gamma_range=(1e-6, 1.0), boundary=boundary, **law)
+    assert 1e-6 <= window.low < window.high <= 1.0
 
 
 STEPS, DECADES, RESOLUTION = 2000, 6, 0.02
