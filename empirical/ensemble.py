@@ -23,7 +23,7 @@ from torch import Tensor
 
 from empirical.account import Account
 from empirical.losses import LOSSES, LossFunction
-from empirical.models.stack import Architecture
+from empirical.models.stack import Architecture, Placement
 from empirical.optimizers import DEFAULT_BETA, OPTIMIZERS, make_optimizer
 from simulate.outcomes import DEFAULT_THRESHOLDS, CellResults, Thresholds, classify
 from theory.errors import InputError, one_of, positive_array, positive_integer
@@ -254,14 +254,9 @@ class _Group:
         self.inverse_gamma = (1 / gamma).to(ensemble.dtype).view(-1, 1, 1)
         self.loss: LossFunction = LOSSES[ensemble.loss]
         self.optimizer = make_optimizer(ensemble.optimizer, tensor(ensemble.eta), gamma, beta, ensemble.dtype)
-        self.stack = ensemble.spec.stack(
-            self.seeds,
-            self.sections,
-            self.optimizer,
-            lazy=bool((gamma < LAZY_BELOW).all()),
-            dtype=ensemble.dtype,
-            device=ensemble.device,
-        )
+        lazy = bool((gamma < LAZY_BELOW).all())
+        place = Placement(self.seeds, self.sections, self.optimizer, lazy, ensemble.dtype, ensemble.device)
+        self.stack = ensemble.spec.stack(place)
         self.account = Account(gamma, memory, steps, kept, ensemble.thresholds)
 
     def __len__(self) -> int:

@@ -43,7 +43,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from empirical.optimizers import Optimizer
+from empirical.models.stack import Placement
 from empirical.parametrization import LayerScale
 from theory.errors import InputError, positive_integer
 
@@ -131,30 +131,9 @@ class CNN:
             total += side * side * scale.fan_in * scale.fan_out * (3 if layer else 2)
         return total + 3 * self.width * self.num_classes
 
-    def stack(
-        self,
-        seeds: Sequence[int],
-        sections: Sequence[int],
-        optimizer: Optimizer,
-        *,
-        lazy: bool,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> CNNStack:
-        """Networks at their θ₀.
-
-        Args:
-            seeds: the different seeds.
-            sections: cells of each seed.
-            optimizer: moves the weights; its cells are those of the stack.
-            lazy: compute in double precision, so that F(θ) − F(θ₀) does not cancel.
-            dtype: of inputs, outputs and, unless ``lazy``, everything between.
-            device: where they live.
-
-        Returns:
-            The stack.
-        """
-        return CNNStack(self, seeds, sections, optimizer, lazy=lazy, dtype=dtype, device=device)
+    def stack(self, placement: Placement) -> CNNStack:
+        """Networks at their θ₀."""
+        return CNNStack(self, placement)
 
 
 @dataclass(frozen=True)
@@ -441,30 +420,21 @@ class CNNStack:
 
     Args:
         spec: the architecture.
-        seeds: the different seeds.
-        sections: cells of each seed.
-        optimizer: moves the weights.
-        lazy: compute in double precision.
-        dtype: of inputs and outputs.
-        device: where everything lives.
+        placement: cells, optimizer and device.
         together: treat all cells of a seed in one product; ``None`` does where the device is not a CPU.
     """
 
     def __init__(
         self,
         spec: CNN,
-        seeds: Sequence[int],
-        sections: Sequence[int],
-        optimizer: Optimizer,
+        placement: Placement,
         *,
-        lazy: bool,
-        dtype: torch.dtype,
-        device: torch.device,
         together: bool | None = None,
     ) -> None:
-        self.spec, self.optimizer, self.sections, self.dtype = spec, optimizer, list(sections), dtype
+        seeds, device = placement.seeds, placement.device
+        self.spec, self.optimizer, self.dtype = spec, placement.optimizer, placement.dtype
+        self.sections, self.inner = list(placement.sections), placement.inner_dtype
         self.together = device.type != "cpu" if together is None else together
-        self.inner = torch.float64 if lazy else dtype
         self.orders = self._orders()
         per_seed = [self._stored(spec.initial_weights(seed)) for seed in seeds]
         self.start = [torch.stack(same).to(device=device, dtype=self.inner) for same in zip(*per_seed, strict=True)]

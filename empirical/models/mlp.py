@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from empirical.optimizers import Optimizer
+from empirical.models.stack import Placement
 from empirical.parametrization import LayerScale, mup_layers
 
 
@@ -74,31 +74,9 @@ class MLP:
         """
         return sum(scale.fan_in * scale.fan_out for scale in self.layers)
 
-    def stack(
-        self,
-        seeds: Sequence[int],
-        sections: Sequence[int],
-        optimizer: Optimizer,
-        *,
-        lazy: bool,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> MLPStack:
-        """Networks at their θ₀.
-
-        Args:
-            seeds: the different seeds.
-            sections: cells of each seed.
-            optimizer: moves the weights; its cells are those of the stack.
-            lazy: hold θ₀ and Δ apart, and let F(θ) − F(θ₀) not cancel.
-            dtype: of weights and activations.
-            device: where they live.
-
-        Returns:
-            The stack.
-        """
-        kind = LazyMLPStack if lazy else MLPStack
-        return kind(self, seeds, sections, optimizer, dtype, device)
+    def stack(self, placement: Placement) -> MLPStack:
+        """Networks at their θ₀."""
+        return (LazyMLPStack if placement.lazy else MLPStack)(self, placement)
 
 
 class MLPStack:
@@ -106,32 +84,20 @@ class MLPStack:
 
     Args:
         spec: the architecture.
-        seeds: the different seeds.
-        sections: cells of each seed.
-        optimizer: moves the weights.
-        dtype: of weights and activations.
-        device: where they live.
+        placement: cells, optimizer and device.
     """
 
-    def __init__(
-        self,
-        spec: MLP,
-        seeds: Sequence[int],
-        sections: Sequence[int],
-        optimizer: Optimizer,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        self.optimizer = optimizer
+    def __init__(self, spec: MLP, placement: Placement) -> None:
+        self.optimizer = optimizer = placement.optimizer
         layers = spec.layers
         self.rates = [s.normalized_learning_rate if optimizer.normalized else s.learning_rate for s in layers]
-        draws = [spec.initial_weights(seed) for seed in seeds]
+        draws = [spec.initial_weights(seed) for seed in placement.seeds]
         self.start = [
-            torch.stack(layer).to(dtype=dtype, device=device) for layer in zip(*draws, strict=True)
+            torch.stack(layer).to(dtype=placement.dtype, device=placement.device) for layer in zip(*draws, strict=True)
         ]  # (seeds, out, in)
-        counts = torch.tensor(sections, device=device)
+        counts = torch.tensor(placement.sections, device=placement.device)
         self.weights = [start.repeat_interleave(counts, 0) for start in self.start]
-        self._set_sections(sections)
+        self._set_sections(placement.sections)
 
     def _set_sections(self, sections: Sequence[int]) -> None:
         ends = np.cumsum(sections)
@@ -243,16 +209,8 @@ class MLPStack:
 class LazyMLPStack(MLPStack):
     """As ``MLPStack``, with the displacements held apart from the start and sent forward by themselves."""
 
-    def __init__(
-        self,
-        spec: MLP,
-        seeds: Sequence[int],
-        sections: Sequence[int],
-        optimizer: Optimizer,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        super().__init__(spec, seeds, sections, optimizer, dtype, device)
+    def __init__(self, spec: MLP, placement: Placement) -> None:
+        super().__init__(spec, placement)
         self.displacement = [torch.zeros_like(weight) for weight in self.weights]
 
     def _reserve(self, batch: int) -> None:

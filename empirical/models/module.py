@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
-from empirical.optimizers import Optimizer
+from empirical.models.stack import Placement
 from theory.errors import InputError, positive_integer, positive_number
 
 CHUNK_BYTES = 256e6
@@ -131,30 +131,9 @@ class ModuleArchitecture:
         """
         return sum(p.numel() for p in self.module(0).parameters() if p.requires_grad)
 
-    def stack(
-        self,
-        seeds: Sequence[int],
-        sections: Sequence[int],
-        optimizer: Optimizer,
-        *,
-        lazy: bool,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> ModuleStack:
-        """Networks at their θ₀.
-
-        Args:
-            seeds: the different seeds.
-            sections: cells of each seed.
-            optimizer: moves the weights; its cells are those of the stack.
-            lazy: compute in double precision, so that F(θ) − F(θ₀) does not cancel.
-            dtype: of inputs, outputs and, unless ``lazy``, everything between.
-            device: where they live.
-
-        Returns:
-            The stack.
-        """
-        return ModuleStack(self, seeds, sections, optimizer, lazy=lazy, dtype=dtype, device=device)
+    def stack(self, placement: Placement) -> ModuleStack:
+        """Networks at their θ₀."""
+        return ModuleStack(self, placement)
 
 
 class ModuleStack:
@@ -162,30 +141,21 @@ class ModuleStack:
 
     Args:
         spec: the architecture.
-        seeds: the different seeds.
-        sections: cells of each seed.
-        optimizer: moves the weights; slots are the trainable parameters in the order of ``named_parameters``.
-        lazy: compute in double precision.
-        dtype: of inputs and outputs.
-        device: where everything lives.
+        placement: cells, optimizer and device; the optimizer's slots are the trainable parameters in the order of
+            ``named_parameters``.
         chunk: cells that pass at once; ``None`` estimates it from ``CHUNK_BYTES`` and the parameters' use in a pass.
     """
 
     def __init__(
         self,
         spec: ModuleArchitecture,
-        seeds: Sequence[int],
-        sections: Sequence[int],
-        optimizer: Optimizer,
+        placement: Placement,
         *,
-        lazy: bool,
-        dtype: torch.dtype,
-        device: torch.device,
         chunk: int | None = None,
     ) -> None:
-        self.spec, self.optimizer, self.sections, self.dtype = spec, optimizer, list(sections), dtype
-        self.inner = torch.float64 if lazy else dtype
-        modules = [spec.module(seed).to(device=device, dtype=self.inner) for seed in seeds]
+        self.spec, self.optimizer, self.dtype = spec, placement.optimizer, placement.dtype
+        self.sections, self.inner = list(placement.sections), placement.inner_dtype
+        modules = [spec.module(seed).to(device=placement.device, dtype=self.inner) for seed in placement.seeds]
         self.module = modules[0]
         self.names = [name for name, p in self.module.named_parameters() if p.requires_grad]
         # what is not trained may still differ from seed to seed: frozen parameters and random buffers
@@ -196,8 +166,8 @@ class ModuleStack:
             fixed.append({name: value.detach() for name, value in state.items() if name not in trained[-1]})
         self.start = {name: torch.stack([t[name] for t in trained]) for name in self.names}
         self.fixed = fixed
-        index = torch.repeat_interleave(torch.arange(len(seeds)), torch.tensor(self.sections))
-        self.seed_index = index.to(device)
+        index = torch.repeat_interleave(torch.arange(len(modules)), torch.tensor(self.sections))
+        self.seed_index = index.to(placement.device)
         self.displacement = {n: start.new_zeros(len(index), *start.shape[1:]) for n, start in self.start.items()}
         self.chunk = chunk
         self._inputs: Sequence[Tensor] = ()

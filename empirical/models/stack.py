@@ -10,6 +10,7 @@ Cells of one seed stand side by side; ``sections`` counts them, seed by seed, in
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -62,32 +63,37 @@ class Stack(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Which cells a stack holds, what moves them, and where they live.
+
+    Attributes:
+        seeds: the different seeds.
+        sections: cells of each seed.
+        optimizer: moves the weights; its cells are those of the stack.
+        lazy: F(θ) − F(θ₀) must not cancel. MLPs send displacements forward, the others compute in double precision.
+        dtype: of inputs and outputs.
+        device: where everything lives.
+    """
+
+    seeds: Sequence[int]
+    sections: Sequence[int]
+    optimizer: Optimizer
+    lazy: bool
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def inner_dtype(self) -> torch.dtype:
+        """Precision of a stack that meets cancellation with more digits."""
+        return torch.float64 if self.lazy else self.dtype
+
+
 class Architecture(Protocol):
     """Specification of a network: sizes only, hashable, the same in every process."""
 
     def parameter_count(self) -> int:
         """Number of weights of one network."""
 
-    def stack(
-        self,
-        seeds: Sequence[int],
-        sections: Sequence[int],
-        optimizer: Optimizer,
-        *,
-        lazy: bool,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> Stack:
-        """Networks at their θ₀, which is a pure function of the seed.
-
-        Args:
-            seeds: the different seeds.
-            sections: cells of each seed.
-            optimizer: moves the weights; its cells are those of the stack.
-            lazy: hold θ₀ and Δ apart, and let F(θ) − F(θ₀) not cancel.
-            dtype: of weights and activations.
-            device: where they live.
-
-        Returns:
-            The stack.
-        """
+    def stack(self, placement: Placement) -> Stack:
+        """Networks at their θ₀, which is a pure function of the seed."""

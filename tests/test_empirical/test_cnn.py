@@ -14,11 +14,15 @@ from torch import nn
 from empirical import Ensemble, data_stream
 from empirical.models.cnn import CNN, CNNStack
 from empirical.models.module import ModuleArchitecture, ModuleStack
+from empirical.models.stack import Placement
 from empirical.optimizers import make_optimizer
 from theory import InputError
 
 BATCH = 5
-F64 = {"dtype": torch.float64, "device": torch.device("cpu")}
+
+
+def placed(seeds: list[int], sections: list[int], optimizer) -> Placement:
+    return Placement(seeds, sections, optimizer, False, torch.float64, torch.device("cpu"))
 
 
 def plain(spec: CNN, seed: int) -> nn.Sequential:
@@ -61,7 +65,7 @@ CASES = [
 def test_outputs_and_updates_equal_autograd(spec, together):
     # three steps of sizes that keep the weights of order one; sums of at most 10³ terms in float64
     sections, seeds = [1, 2], [0, 7]
-    stack = CNNStack(spec, seeds, sections, optimizer_of(3), lazy=False, together=together, **F64)
+    stack = CNNStack(spec, placed(seeds, sections, optimizer_of(3)), together=together)
     networks, initial = ([plain(spec, seed) for seed in (0, 7, 7)] for _ in range(2))
     for step in range(3):
         first, second = inputs_of(spec, 2, step)
@@ -90,8 +94,8 @@ def test_equals_copies_of_the_module(name):
         f"{key}": s.learning_rate for (key, _), s in zip(plain(spec, 0).named_parameters(), spec.layers, strict=True)
     }
     module = ModuleArchitecture(lambda: plain(spec, 0), spec.input_dim, 3, learning_rates=rates)
-    ours = CNNStack(spec, [0], [2], optimizer_of(2, name=name), lazy=False, **F64)
-    theirs = ModuleStack(module, [0], [2], optimizer_of(2, name=name), lazy=False, **F64)
+    ours = CNNStack(spec, placed([0], [2], optimizer_of(2, name=name)))
+    theirs = ModuleStack(module, placed([0], [2], optimizer_of(2, name=name)))
     for step in range(5):
         x = inputs_of(spec, 1, step)
         a, b = ours.forward(x), theirs.forward(x)
@@ -131,7 +135,7 @@ def test_lazy_cells_in_float32_follow_float64():
 
 def test_batches_of_another_size_in_between_change_nothing():
     spec = CNN((2, 2), 4, 7, 3)
-    straight, interrupted = (CNNStack(spec, [0], [2], optimizer_of(2), lazy=False, **F64) for _ in range(2))
+    straight, interrupted = (CNNStack(spec, placed([0], [2], optimizer_of(2))) for _ in range(2))
     for step in range(3):
         x = inputs_of(spec, 1, step)
         interrupted.forward(inputs_of(spec, 1, 100, batch=11))
@@ -143,7 +147,7 @@ def test_batches_of_another_size_in_between_change_nothing():
 
 def test_silent_cells_are_found_and_do_not_move():
     spec = CNN((2, 2), 4, 7, 3)
-    stack = CNNStack(spec, [0], [2], optimizer_of(2), lazy=False, **F64)
+    stack = CNNStack(spec, placed([0], [2], optimizer_of(2)))
     x = [inputs_of(spec, 1)[0].abs()]
     stack.weights[0][1].neg_().abs_().neg_()  # negative weights on positive images: the second cell has no active unit
     stack.forward(x)
@@ -185,7 +189,7 @@ def first_step(spec: CNN, optimizer: str, eta: float, seed: int) -> list[float]:
     """Sizes of h_ℓ at the start, and by how much the first step of each layer alone moves its h_ℓ, the last being F."""
     x = torch.randn(16, spec.input_dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     network, moves = plain(spec, seed), optimizer_of(1, eta, optimizer)
-    stack = CNNStack(spec, [seed], [1], moves, lazy=False, **F64)
+    stack = CNNStack(spec, placed([seed], [1], moves))
     targets = torch.eye(10, dtype=torch.float64)[torch.arange(16) % 10].T
     stack.update((stack.forward([x]) - targets) / 16 * moves.output_scale)
     before, moved = preactivations(network, x), []

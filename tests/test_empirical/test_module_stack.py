@@ -14,6 +14,7 @@ from torch.nn import functional as fn
 
 from empirical import Ensemble, data_stream
 from empirical.models.module import ModuleArchitecture, ModuleStack
+from empirical.models.stack import Placement
 from empirical.optimizers import make_optimizer
 from theory import InputError
 
@@ -84,8 +85,8 @@ def plain_losses(spec: ModuleArchitecture, gamma: float, eta: float, seed: int, 
 def stack_of(spec: ModuleArchitecture, cells: int, sections: list[int], **options) -> ModuleStack:
     ones = torch.ones(cells, dtype=torch.float64)
     optimizer = make_optimizer("gd", 0.05 * ones, ones, 0 * ones, torch.float64)
-    to = {"dtype": torch.float64, "device": torch.device("cpu")}
-    return ModuleStack(spec, list(range(len(sections))), sections, optimizer, lazy=False, **to, **options)
+    place = Placement(range(len(sections)), sections, optimizer, False, torch.float64, torch.device("cpu"))
+    return ModuleStack(spec, place, **options)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
