@@ -3,6 +3,7 @@
 from empirical.data import DATA_SETS, DataStream, data_stream
 from empirical.ensemble import Ensemble, EnsembleResult
 from empirical.models import MLP
+from empirical.networks import Networks, join
 from empirical.parametrization import RescaledModule, mup_layers, rescale
 
 __all__ = [
@@ -11,8 +12,10 @@ __all__ = [
     "DataStream",
     "Ensemble",
     "EnsembleResult",
+    "Networks",
     "RescaledModule",
     "data_stream",
+    "join",
     "mup_layers",
     "rescale",
 ]

@@ -12,7 +12,7 @@ its outcome is decided: diverged, or dead on as many batches in a row as the tai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from torch import Tensor
 from empirical.account import Account
 from empirical.losses import LOSSES, LossFunction
 from empirical.models.stack import Architecture, Placement
+from empirical.networks import Networks, Probe
 from empirical.optimizers import DEFAULT_BETA, OPTIMIZERS, make_optimizer
 from simulate.outcomes import DEFAULT_THRESHOLDS, CellResults, Thresholds, classify
 from theory.errors import InputError, one_of, positive_array, positive_integer
@@ -168,12 +169,22 @@ class Ensemble:
         self._ran = False
 
     @torch.no_grad()
-    def run(self, steps: int, curve_steps: ArrayLike | None = None) -> EnsembleResult:
+    def run(
+        self,
+        steps: int,
+        curve_steps: ArrayLike | None = None,
+        *,
+        probe: Probe | None = None,
+        probe_steps: Iterable[int] = (),
+    ) -> EnsembleResult:
         """Train every cell for T steps, or until it is decided. An ensemble runs once.
 
         Args:
             steps: budget T.
             curve_steps: steps in 0 … T − 1 at which curves are kept; about 40 log-spaced ones when ``None``.
+            probe: shown the networks at ``probe_steps``, each seed of each group by itself (``networks.join`` puts
+                those of a seed together). Cells that were decided before are not shown.
+            probe_steps: steps in 0 … T: 0 is the start, T is after the last update.
 
         Returns:
             One entry a cell, in the order of the cells given.
@@ -187,7 +198,8 @@ class Ensemble:
         self._ran = True
         kept = log_spaced_steps(steps) if curve_steps is None else np.asarray(curve_steps, dtype=np.int64).ravel()
         places = self._places()
-        groups = [_Group(self, cells, steps, kept) for cells in places]
+        probing = _Probing(probe, frozenset(int(step) for step in probe_steps), self.spec)
+        groups = [_Group(self, cells, steps, kept, probing) for cells in places]
         streams = {int(seed): self.stream(int(seed)) for seed in np.unique(self.seed)}
         for start in range(0, steps, CHECK_EVERY):
             training = [group for group in groups if len(group)]
@@ -198,6 +210,7 @@ class Ensemble:
                 group.train(start, batches)
         for group in groups:
             if len(group):
+                group.show(steps)
                 group.account.close(group.accuracy(*next(iter(streams.values())).test_set()))
         return self._join([group.account for group in groups], np.concatenate(places), kept)
 
@@ -238,14 +251,52 @@ class Ensemble:
         return EnsembleResult(CellResults(outcome, *(out[name] for name in names)), kept, *curves)
 
 
+@dataclass(frozen=True)
+class _Probing:
+    """Who wants to see the networks, and when."""
+
+    probe: Probe | None
+    steps: frozenset[int]
+    spec: Architecture
+
+    def show(self, step: int, group: _Group) -> None:
+        """Show the cells of a group, seed by seed."""
+        if self.probe is None or step not in self.steps:
+            return
+        moved, rates, first = group.stack.displacements(), self.spec.rates(), 0
+        for seed, count in zip(group.seeds, group.sections, strict=True):
+            part = slice(first, first + count)
+            first += count
+            if not count:
+                continue
+            device = group.gamma.device
+            module = self.spec.module(seed).double().to(device)
+            state = {n: p.detach() for n, p in [*module.named_parameters(), *module.named_buffers()]}
+            networks = Networks(
+                module,
+                start={name: state[name] for name in moved},
+                displacement={name: tensor[part] for name, tensor in moved.items()},
+                fixed={name: tensor for name, tensor in state.items() if name not in moved},
+                gamma=group.gamma[part],
+                rates=rates,
+                example_shape=self.spec.example_shape,
+                seed=seed,
+                cells=group.cells[part],
+            )
+            self.probe(step, networks)
+
+
 class _Group:
     """Cells that train in one stack."""
 
-    def __init__(self, ensemble: Ensemble, cells: NDArray[np.intp], steps: int, kept: NDArray[np.int64]) -> None:
+    def __init__(
+        self, ensemble: Ensemble, cells: NDArray[np.intp], steps: int, kept: NDArray[np.int64], probing: _Probing
+    ) -> None:
         def tensor(values: NDArray[np.float64]) -> Tensor:
             return torch.tensor(values[cells], dtype=torch.float64, device=ensemble.device)
 
         gamma, beta = tensor(ensemble.gamma), tensor(ensemble.beta)
+        self.cells, self.gamma, self.probing = cells, gamma, probing
         memory = beta if ensemble.optimizer in {"momentum", "adam"} else torch.zeros_like(beta)
         names, index, counts = np.unique(ensemble.seed[cells], return_inverse=True, return_counts=True)
         self.seeds: list[int] = names.tolist()
@@ -270,11 +321,17 @@ class _Group:
         staying = self.account.retire(start + len(rows))
         if staying is not None:
             self.seed_index = self.seed_index.index_select(0, staying)
+            self.gamma, self.cells = self.gamma.index_select(0, staying), self.cells[staying.cpu().numpy()]
             self.inverse_gamma = self.inverse_gamma.index_select(0, staying)
             self.sections = torch.bincount(self.seed_index, minlength=len(self.seeds)).tolist()
             self.stack.keep(staying, self.sections)
 
+    def show(self, step: int) -> None:
+        """Show the networks to the probe, if it wants to see them at this step."""
+        self.probing.show(step, self)
+
     def _step(self, step: int, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        self.show(step)
         moved = self.stack.forward(inputs)
         batch = moved.shape[2]
         raw_square = moved.square().sum((1, 2)) / batch

@@ -40,8 +40,8 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import pad
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad
 
 from empirical.models.stack import Placement
 from empirical.parametrization import LayerScale
@@ -131,9 +131,63 @@ class CNN:
             total += side * side * scale.fan_in * scale.fan_out * (3 if layer else 2)
         return total + 3 * self.width * self.num_classes
 
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """Shape of one image, channels first."""
+        return (self.image_channels, self.image_size, self.image_size)
+
+    def module(self, seed: int) -> nn.Module:
+        """One network at its θ₀; weight ℓ is ``layers.ℓ``.
+
+        Args:
+            seed: non-negative integer.
+
+        Returns:
+            A module of effective weights, float64.
+        """
+        return CNNModule(self.initial_weights(seed), self.strides)
+
+    def rates(self, normalized: bool = False) -> dict[str, float]:
+        """Width multiplier of η for each weight of ``module``, by name.
+
+        Args:
+            normalized: for optimizers that take every weight equally far.
+
+        Returns:
+            One entry a weight layer, input first.
+        """
+        chosen = [s.normalized_learning_rate if normalized else s.learning_rate for s in self.layers]
+        return {f"layers.{layer}": rate for layer, rate in enumerate(chosen)}
+
     def stack(self, placement: Placement) -> CNNStack:
         """Networks at their θ₀."""
         return CNNStack(self, placement)
+
+
+class CNNModule(nn.Module):
+    """One bias-free ReLU CNN of given effective weights, for measurements and for plain training loops.
+
+    Args:
+        weights: kernels ``(out, in, 3, 3)``, input first, then the readout ``(num_classes, width)``.
+        strides: of the convolutions.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], strides: Sequence[int]) -> None:
+        super().__init__()
+        self.layers, self.strides = nn.ParameterList(weights), tuple(strides)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raw outputs F.
+
+        Args:
+            x: images ``(batch, channels, side, side)``.
+
+        Returns:
+            Shape ``(batch, num_classes)``.
+        """
+        for kernel, stride in zip(self.layers, self.strides, strict=False):
+            x = conv2d(x, kernel, stride=stride, padding=1).relu()
+        return x.mean((2, 3)) @ self.layers[len(self.strides)].T
 
 
 @dataclass(frozen=True)
@@ -416,7 +470,7 @@ class CNNStack:
     """The weights of C cells, and the two passes over them; see ``empirical.models.stack.Stack``.
 
     θ₀ and the displacement of each cell are held apart. Weights are stored for the products, input rows in the order
-    of shifts, phases and channels, output channels innermost; ``network_weights`` gives them as PyTorch has them.
+    of shifts, phases and channels, output channels innermost; ``displacements`` are laid out as in PyTorch.
 
     Args:
         spec: the architecture.
@@ -463,18 +517,20 @@ class CNNStack:
             out.append(rows.mT.contiguous())
         return [*out, weights[-1].mT.contiguous()]
 
-    def network_weights(self) -> list[Tensor]:
-        """Effective weights as PyTorch lays them out.
+    def displacements(self) -> dict[str, Tensor]:
+        """How far every cell is from its start, as PyTorch lays weights out.
 
         Returns:
-            Convolutions ``(cells, width, channels, 3, 3)``, readout ``(cells, num_classes, width)``.
+            Δ = θ − θ₀ by the names of ``CNN.module``, float64: ``(cells, width, channels, 3, 3)``, readout
+            ``(cells, num_classes, width)``.
         """
         out = []
-        for layer, rows in enumerate(self.weights[:-1]):
+        for layer, rows in enumerate(self.displacement[:-1]):
             back = torch.argsort(self.orders[layer]).to(rows.device)
             taps = rows.mT.unflatten(-1, (-1, 9)) if layer == 0 else rows.mT.unflatten(-1, (9, -1)).mT
             out.append(taps[..., back].unflatten(-1, (3, 3)))
-        return [*out, self.weights[-1].mT]
+        out.append(self.displacement[-1].mT)
+        return {f"layers.{layer}": moved.to(torch.float64, copy=True) for layer, moved in enumerate(out)}
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Centred raw outputs F(θ; x) − F(θ₀; x); keeps what ``update`` needs.
@@ -516,9 +572,8 @@ class CNNStack:
         if self._cells is None:
             raise RuntimeError("update comes after forward")
         self._cells.backward(gradient.to(self.inner))
-        normalized = self.optimizer.normalized
-        for slot, (scale, moved) in enumerate(zip(self.spec.layers, self.displacement, strict=True)):
-            rate = scale.normalized_learning_rate if normalized else scale.learning_rate
+        rates = self.spec.rates(self.optimizer.normalized).values()
+        for slot, (rate, moved) in enumerate(zip(rates, self.displacement, strict=True)):
             self.optimizer.step(slot, moved, self._cells.gradients[slot], rate)
             torch.add(self.start[slot][self.seed_index], moved, out=self.weights[slot])
 

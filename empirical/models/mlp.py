@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from empirical.models.stack import Placement
 from empirical.parametrization import LayerScale, mup_layers
@@ -74,9 +74,62 @@ class MLP:
         """
         return sum(scale.fan_in * scale.fan_out for scale in self.layers)
 
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return (self.input_dim,)
+
+    def module(self, seed: int) -> nn.Module:
+        """One network at its θ₀; weight ℓ is ``layers.ℓ``.
+
+        Args:
+            seed: non-negative integer.
+
+        Returns:
+            A module of effective weights, float64.
+        """
+        return MLPModule(self.initial_weights(seed))
+
+    def rates(self, normalized: bool = False) -> dict[str, float]:
+        """Width multiplier of η for each weight of ``module``, by name.
+
+        Args:
+            normalized: for optimizers that take every weight equally far.
+
+        Returns:
+            One entry a weight layer, input first.
+        """
+        chosen = [s.normalized_learning_rate if normalized else s.learning_rate for s in self.layers]
+        return {f"layers.{layer}": rate for layer, rate in enumerate(chosen)}
+
     def stack(self, placement: Placement) -> MLPStack:
         """Networks at their θ₀."""
         return (LazyMLPStack if placement.lazy else MLPStack)(self, placement)
+
+
+class MLPModule(nn.Module):
+    """One bias-free ReLU MLP of given effective weights, for measurements and for plain training loops.
+
+    Args:
+        weights: V_ℓ, input layer first.
+    """
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.layers = nn.ParameterList(weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raw outputs F.
+
+        Args:
+            x: inputs ``(batch, input_dim)``.
+
+        Returns:
+            Shape ``(batch, num_classes)``.
+        """
+        for layer, weight in enumerate(self.layers):
+            x = (x.relu() if layer else x) @ weight.T
+        return x
 
 
 class MLPStack:
@@ -89,8 +142,7 @@ class MLPStack:
 
     def __init__(self, spec: MLP, placement: Placement) -> None:
         self.optimizer = optimizer = placement.optimizer
-        layers = spec.layers
-        self.rates = [s.normalized_learning_rate if optimizer.normalized else s.learning_rate for s in layers]
+        self.rates = list(spec.rates(optimizer.normalized).values())
         draws = [spec.initial_weights(seed) for seed in placement.seeds]
         self.start = [
             torch.stack(layer).to(dtype=placement.dtype, device=placement.device) for layer in zip(*draws, strict=True)
@@ -174,6 +226,16 @@ class MLPStack:
             gradient = torch.ops.aten.threshold_backward.grad_input(below, active, 0, grad_input=below)
         self._move(0, gradient, None)
 
+    def displacements(self) -> dict[str, Tensor]:
+        """How far every cell is from its start.
+
+        Returns:
+            Δ = θ − θ₀ by the names of ``MLP.module``, float64, each ``(cells, fan_out, fan_in)``.
+        """
+        counts = torch.tensor([part.stop - part.start for part in self.sections], device=self.start[0].device)
+        starts = [start.double().repeat_interleave(counts, 0) for start in self.start]
+        return {f"layers.{i}": w.double() - s for i, (w, s) in enumerate(zip(self.weights, starts, strict=True))}
+
     def _moving(self) -> list[Tensor]:
         """What the optimizer moves."""
         return self.weights
@@ -247,6 +309,14 @@ class LazyMLPStack(MLPStack):
         else:
             self._inactive = torch.zeros(len(self.weights[0]), dtype=torch.bool, device=inputs[0].device)
         return self._change[-1]
+
+    def displacements(self) -> dict[str, Tensor]:
+        """How far every cell is from its start, as it is held.
+
+        Returns:
+            Δ = θ − θ₀ by the names of ``MLP.module``, float64, each ``(cells, fan_out, fan_in)``.
+        """
+        return {f"layers.{layer}": moved.to(torch.float64, copy=True) for layer, moved in enumerate(self.displacement)}
 
     def _moving(self) -> list[Tensor]:
         return self.displacement

@@ -105,7 +105,7 @@ class ModuleArchitecture:
         before = {name: buffer.clone() for name, buffer in module.named_buffers()}
         reference = next(module.parameters(), torch.zeros(()))
         draw = torch.Generator().manual_seed(0)
-        x = torch.randn(2, *self.shape, generator=draw).to(reference)
+        x = torch.randn(2, *self.example_shape, generator=draw).to(reference)
         with torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             both, alone = module(x), module(x[:1])
         if not isinstance(both, Tensor) or both.shape != (2, self.num_classes):
@@ -119,7 +119,7 @@ class ModuleArchitecture:
             raise InputError("module", shown, "without state between examples and without random numbers")
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def example_shape(self) -> tuple[int, ...]:
         """Shape of one example."""
         return (self.input_dim,) if self.input_shape is None else self.input_shape
 
@@ -130,6 +130,18 @@ class ModuleArchitecture:
             The number.
         """
         return sum(p.numel() for p in self.module(0).parameters() if p.requires_grad)
+
+    def rates(self, normalized: bool = False) -> dict[str, float]:
+        """Multiplier of η for each trainable parameter, by name: the same for every optimizer.
+
+        Args:
+            normalized: makes no difference: what a user gives is meant for the optimizer at hand.
+
+        Returns:
+            One entry a parameter, in the order of ``named_parameters``.
+        """
+        trainable = (name for name, p in self.module(0).named_parameters() if p.requires_grad)
+        return {name: self.learning_rates.get(name, 1.0) for name in trainable}
 
     def stack(self, placement: Placement) -> ModuleStack:
         """Networks at their θ₀."""
@@ -168,17 +180,22 @@ class ModuleStack:
         self.fixed = fixed
         index = torch.repeat_interleave(torch.arange(len(modules)), torch.tensor(self.sections))
         self.seed_index = index.to(placement.device)
+        self.rates = spec.rates(placement.optimizer.normalized)
         self.displacement = {n: start.new_zeros(len(index), *start.shape[1:]) for n, start in self.start.items()}
         self.chunk = chunk
         self._inputs: Sequence[Tensor] = ()
         self._backward: list[tuple[slice, Callable[[Tensor], dict[str, Tensor]]]] = []
 
-    def network_weights(self) -> dict[str, Tensor]:
-        """Trainable parameters of every cell.
+    def displacements(self) -> dict[str, Tensor]:
+        """How far every cell is from its start.
 
         Returns:
-            By name, each ``(cells, *shape)``.
+            Δ = θ − θ₀ by name, float64, each ``(cells, *shape)``.
         """
+        return {name: moved.to(torch.float64, copy=True) for name, moved in self.displacement.items()}
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Trainable parameters of every cell by name, each ``(cells, *shape)``."""
         return {name: self.start[name][self.seed_index] + moved for name, moved in self.displacement.items()}
 
     def _call(self, weights: dict[str, Tensor], seed: int, x: Tensor) -> Tensor:
@@ -209,14 +226,14 @@ class ModuleStack:
                 kept += tensor.numel() * tensor.element_size()
                 return tensor
 
-            x = torch.zeros(2, *self.spec.shape, dtype=self.inner, device=self.seed_index.device)
+            x = torch.zeros(2, *self.spec.example_shape, dtype=self.inner, device=self.seed_index.device)
             with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
                 self.module(x)
             self._bytes_per_example = max(1.0, kept / 2)
         return self._bytes_per_example * batch
 
     def _example_shape(self, x: Tensor) -> Tensor:
-        return x.to(self.inner).reshape(len(x), *self.spec.shape)
+        return x.to(self.inner).reshape(len(x), *self.spec.example_shape)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Centred raw outputs F(θ; x) − F(θ₀; x); keeps what ``update`` needs.
@@ -228,7 +245,7 @@ class ModuleStack:
             Shape ``(cells, num_classes, batch)``.
         """
         self._inputs = [self._example_shape(x) for x in inputs]
-        weights = self.network_weights()
+        weights = self._weights()
         initial = [
             self._call({name: start[seed : seed + 1] for name, start in self.start.items()}, seed, x)
             for seed, x in enumerate(self._inputs)
@@ -274,14 +291,14 @@ class ModuleStack:
                 for name, g in backward(gradient[part]).items():
                     found[name][part] = g
         else:
-            weights = self.network_weights()
+            weights = self._weights()
             for seed, part in self._chunks(gradient.shape[1]):
                 backward = self._with_backward({name: weight[part] for name, weight in weights.items()}, seed)[1]
                 for name, g in backward(gradient[part]).items():
                     found[name][part] = g
         self._backward = []
         for slot, (name, moved) in enumerate(self.displacement.items()):
-            self.optimizer.step(slot, moved, found[name].detach(), self.spec.learning_rates.get(name, 1.0))
+            self.optimizer.step(slot, moved, found[name].detach(), self.rates[name])
 
     def keep(self, index: Tensor, sections: Sequence[int]) -> None:
         """Drop cells, here and in the optimizer.

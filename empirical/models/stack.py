@@ -9,12 +9,12 @@ Cells of one seed stand side by side; ``sections`` counts them, seed by seed, in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from empirical.optimizers import Optimizer
 
@@ -52,6 +52,13 @@ class Stack(Protocol):
 
         Returns:
             Booleans, shape ``(cells,)``; all false for architectures that cannot die.
+        """
+
+    def displacements(self) -> dict[str, Tensor]:
+        """How far every cell is from its start, by the names and shapes of ``Architecture.module``.
+
+        Returns:
+            Δ = θ − θ₀ of each trainable tensor, float64, each ``(cells, *shape)``; copies.
         """
 
     def keep(self, index: Tensor, sections: Sequence[int]) -> None:
@@ -92,8 +99,22 @@ class Placement:
 class Architecture(Protocol):
     """Specification of a network: sizes only, hashable, the same in every process."""
 
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """Shape in which ``module`` takes one example; streams give it flattened."""
+
     def parameter_count(self) -> int:
         """Number of weights of one network."""
+
+    def module(self, seed: int) -> nn.Module:
+        """One network at its θ₀, with effective weights, in double precision where its draws are."""
+
+    def rates(self, normalized: bool = False) -> Mapping[str, float]:
+        """Width multiplier of η for each trainable tensor of ``module``, by name.
+
+        Args:
+            normalized: for optimizers that take every weight equally far (sign descent, Adam), not for gradients.
+        """
 
     def stack(self, placement: Placement) -> Stack:
         """Networks at their θ₀, which is a pure function of the seed."""

@@ -80,9 +80,10 @@ def test_outputs_and_updates_equal_autograd(spec, together):
                 for p, g, scale in zip(weights, found, spec.layers, strict=True):
                     p -= scale.learning_rate * g
         stack.update(push)
-        for layer, stacked in enumerate(stack.network_weights()):
+        for layer, stacked in enumerate(stack.displacements().values()):
             for cell in range(3):
-                expected = list(networks[cell].parameters())[layer].detach()
+                start = spec.initial_weights((0, 7, 7)[cell])[layer]
+                expected = list(networks[cell].parameters())[layer].detach() - start
                 torch.testing.assert_close(stacked[cell], expected, rtol=1e-11, atol=1e-12)
     assert moved.abs().max() > 1e-3
 
@@ -193,9 +194,9 @@ def first_step(spec: CNN, optimizer: str, eta: float, seed: int) -> list[float]:
     targets = torch.eye(10, dtype=torch.float64)[torch.arange(16) % 10].T
     stack.update((stack.forward([x]) - targets) / 16 * moves.output_scale)
     before, moved = preactivations(network, x), []
-    for layer, (p, weight) in enumerate(zip(network.parameters(), stack.network_weights(), strict=True)):
+    for layer, (p, weight) in enumerate(zip(network.parameters(), stack.displacements().values(), strict=True)):
         start = p.detach().clone()
-        p.data.copy_(weight[0])
+        p.data.add_(weight[0])
         moved.append(root_mean_square(preactivations(network, x)[layer] - before[layer]))
         p.data.copy_(start)
     return [root_mean_square(h) for h in before[:-1]] + moved

@@ -72,7 +72,7 @@ def plain_losses(spec: ModuleArchitecture, gamma: float, eta: float, seed: int, 
     losses = []
     for step in range(steps):
         x, y = stream(seed)(step)
-        x = x.reshape(BATCH, *spec.shape)
+        x = x.reshape(BATCH, *spec.example_shape)
         loss = (((network(x) - initial(x).detach()) / gamma - y) ** 2).sum(1).mean() / 2
         losses.append(loss.item())
         parameters = dict(network.named_parameters())
