@@ -11,7 +11,7 @@ import importlib.util
 import signal
 import sys
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -246,12 +246,28 @@ class _Networks:
 
     out: Path
     """Directory of the run; the same command goes on with it."""
-    arch: Literal["mlp"] = "mlp"
-    """Architecture: a bias-free ReLU MLP in μP."""
-    depth: int = 3
-    """Weight layers L."""
-    width: int = 64
-    """Hidden width N."""
+    arch: str = "mlp"
+    """Architecture, bias-free and in μP: mlp, cnn, resnet or vit."""
+    depth: int | None = None
+    """Weight layers L; 3 when not given. Of a resnet or a vit it follows from the blocks."""
+    width: int | None = None
+    """Hidden width N; 64 (mlp), 16 (cnn), 8 (resnet), 32 (vit) when not given."""
+    activation: Literal["relu", "linear", "tanh", "gelu"] | None = None
+    """Activation; when not given, gelu for a vit and relu for the others."""
+    strides: tuple[int, ...] | None = None
+    """Of a cnn's convolutions; when not given, 2 until the image is at most 4 pixels wide, then 1."""
+    blocks: int | None = None
+    """Blocks of a resnet or a vit; 2 when not given."""
+    norm: Literal["none", "layer"] | None = None
+    """LayerNorm in each block: none (resnet) or layer (vit) when not given."""
+    final_norm: bool | None = None
+    """LayerNorm before the readout of a resnet or a vit; False when not given."""
+    norm_gain: bool | None = None
+    """Whether LayerNorms have learnable gains; False when not given."""
+    heads: int | None = None
+    """Attention heads of a vit; 2 when not given."""
+    patch: int | None = None
+    """Side of a vit's patches in pixels; when not given, a quarter of the image, rounded up."""
     data: str = "fashion-mnist-deformed"
     """Data stream."""
     image_size: int = 14
@@ -282,7 +298,7 @@ class _Networks:
         from theory.errors import positive_integer
 
         positive_integer("--seeds", self.seeds)
-        names = ("depth", "arch", "width", "data", "image_size", "batch_size", "loss", "optimizer", "beta", "steps")
+        names = {field.name for field in fields(TrainingConfig)} & {field.name for field in fields(self)} - {"device"}
         return TrainingConfig(device=device_list(self.device)[0], **{name: getattr(self, name) for name in names})
 
     def store(self, command: str) -> RunDirectory:
@@ -290,7 +306,7 @@ class _Networks:
         from empirical.runners import device_list
         from empirical.store import RunDirectory
 
-        config = asdict(self) | {"device": device_list(self.device)[0]}
+        config = asdict(self) | asdict(self.training().shape) | {"device": device_list(self.device)[0]}
         for name in ("out", "workers"):  # nothing that is computed depends on these, nor on which device of a kind
             del config[name]
         return RunDirectory(self.out, {"command": command} | config)
@@ -304,7 +320,8 @@ class _Networks:
 
     def identity(self) -> dict[str, Any]:
         """Columns that say what was run."""
-        what = {"arch": self.arch, "variant": f"relu, width {self.width}", "depth": self.depth}
+        training = self.training()
+        what = {"arch": self.arch, "variant": training.variant(), "depth": training.depth}
         return what | {"loss": self.loss, "optimizer": self.optimizer}
 
 
@@ -344,6 +361,7 @@ class TraceCommand(_Networks):
         """Trace, write boundaries.csv and exponents.csv, print the fits."""
         import pandas as pd
 
+        from empirical.law import law_depth
         from empirical.sweep import Sweep
         from empirical.trace import (
             EXPONENT_COLUMNS,
@@ -374,6 +392,7 @@ class TraceCommand(_Networks):
             traced = trace_networks(sweep, gamma, self.boundaries, seeds=self.seeds, settings=settings)
         rows: list[dict[str, Any]] = []
         law, ends = law_of(training), (float(gamma[0]), float(gamma[-1]))
+        identity = self.identity() | {"predicted_by": law_depth(training)[1]}
         refused: set[str] = set()
         for regime in ("lazy", "rich"):
             for name, points in traced.items():
@@ -383,7 +402,7 @@ class TraceCommand(_Networks):
                     refused.add(f"no {regime} fit: {error}")
                     continue
                 if len(points):
-                    rows.append(exponent_row(fit_boundary(points, window, **law), name, regime, **self.identity()))
+                    rows.append(exponent_row(fit_boundary(points, window, **law), name, regime, **identity))
         print(*sorted(refused), sep="\n", end="\n" if refused else "", file=sys.stderr)
         points_table = pd.concat([boundary_rows(p, self.steps, **self.identity()) for p in traced.values()])
         store.write("boundaries.csv", points_table.to_csv(index=False, float_format="%.10g"))

@@ -60,27 +60,29 @@ class LayerScale:
     normalized_learning_rate: float
 
 
-def mup_layers(depth: int, width: int, input_dim: int, num_classes: int) -> tuple[LayerScale, ...]:
-    """Scales of every weight layer of a bias-free ReLU network in μP.
+def mup_layers(
+    depth: int, width: int, input_dim: int, num_classes: int, gain: float = 2**0.5
+) -> tuple[LayerScale, ...]:
+    """Scales of every weight layer of a bias-free feed-forward network in μP.
 
     Args:
         depth: weight layers L.
         width: hidden width N.
         input_dim: inputs d, of unit root-mean-square.
         num_classes: outputs.
+        gain: of the activation (``models.activations``), in place of ReLU's √2.
 
     Returns:
         One entry a layer, input first; the learning rates contain the width multiplier, N along gradients and s_ℓ for
         optimizers that take every weight equally far: 1 at the input and the output, N^{−1/2} between.
 
     Raises:
-        InputError: any of the four is not an integer of at least 1.
+        InputError: any of the sizes is not an integer of at least 1.
     """
     for name, value in (("depth", depth), ("width", width), ("input_dim", input_dim), ("num_classes", num_classes)):
         positive_integer(name, value)
     if depth == 1:
         return (LayerScale(num_classes, input_dim, input_dim**-0.5, 1 / input_dim, input_dim**-0.5),)
-    gain = 2**0.5
     sizes = [(width, input_dim, gain * input_dim**-0.5, 1.0)]
     sizes += [(width, width, gain * width**-0.5, width**-0.5)] * (depth - 2)
     sizes += [(num_classes, width, 1 / width, 1.0)]

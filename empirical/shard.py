@@ -20,12 +20,12 @@ from torch import Tensor
 from empirical.data import DATA_SETS, DataStream, data_stream
 from empirical.ensemble import DTYPES, Ensemble, EnsembleResult, log_spaced_steps, torch_device
 from empirical.losses import LOSSES
-from empirical.models import MLP
+from empirical.models import Architecture
+from empirical.models.catalogue import OPTIONS, Shape, build, complete, describe
 from empirical.optimizers import DEFAULT_BETA, OPTIMIZERS
 from simulate import CellResults, Thresholds
 from theory.errors import InputError, one_of, positive_integer
 
-ARCHITECTURES = ("mlp",)
 NETWORK_LOSSES = tuple(LOSSES)
 
 
@@ -34,9 +34,11 @@ class TrainingConfig:
     """Everything that the result of a cell depends on, besides its γ, η and seed.
 
     Attributes:
-        depth: weight layers L.
-        arch: ``mlp``.
-        width: hidden width N.
+        depth: weight layers L, on the longest way through the network. Like every option of an architecture it has a
+            default, which takes the place of ``None``; ``None`` stays where the architecture has no such option, and
+            anything else is refused there (``empirical.models.catalogue``).
+        arch: ``mlp``, ``cnn``, ``resnet`` or ``vit``.
+        width: hidden width N: channels of a convolution, features of a token.
         data: name of the data stream.
         image_size: side of the images in pixels.
         batch_size: examples in a batch.
@@ -47,11 +49,19 @@ class TrainingConfig:
         dtype: ``auto`` (float32, float64 where γ < 1e-4), ``float32`` or ``float64``.
         device: where to train.
         thresholds: the numbers in the definitions of the outcomes.
+        activation: ``relu``, ``linear``, ``tanh`` or ``gelu``.
+        strides: of the 3×3 convolutions of a CNN, 1 or 2 each.
+        blocks: of a ResNet or a ViT.
+        norm: LayerNorm in each of their blocks (``layer``) or ``none``.
+        final_norm: LayerNorm before their readout.
+        norm_gain: whether these norms have learnable gains.
+        heads: attention heads of a ViT.
+        patch: side of its patches in pixels.
     """
 
-    depth: int
+    depth: int = None  # type: ignore[assignment]  # an integer once made
     arch: str = "mlp"
-    width: int = 64
+    width: int = None  # type: ignore[assignment]  # likewise
     data: str = "fashion-mnist-deformed"
     image_size: int = 14
     batch_size: int = 64
@@ -62,11 +72,18 @@ class TrainingConfig:
     dtype: str = "auto"
     device: str = "cpu"
     thresholds: Thresholds = field(default_factory=Thresholds)
+    activation: str | None = None
+    strides: tuple[int, ...] | None = None
+    blocks: int | None = None
+    norm: str | None = None
+    final_norm: bool | None = None
+    norm_gain: bool | None = None
+    heads: int | None = None
+    patch: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("depth", "width", "batch_size", "steps"):
+        for name in ("batch_size", "steps"):
             positive_integer(name, getattr(self, name))
-        one_of("arch", self.arch, ARCHITECTURES)
         one_of("data", self.data, DATA_SETS)
         one_of("loss", self.loss, NETWORK_LOSSES)
         one_of("optimizer", self.optimizer, OPTIMIZERS)
@@ -74,7 +91,11 @@ class TrainingConfig:
             raise InputError("beta", self.beta, "at least 0 and below 1")
         one_of("dtype", self.dtype, ("auto", *DTYPES))
         torch_device(self.device)
-        self.stream(0)  # raises on a bad image size
+        example_shape = self.stream(0).example_shape  # raises on a bad image size
+        shape = complete(self.arch, self.shape, example_shape)
+        for name in OPTIONS:
+            object.__setattr__(self, name, getattr(shape, name))
+        self.spec()  # raises on bad sizes
 
     def stream(self, seed: int) -> DataStream:
         """Data stream of a seed.
@@ -87,14 +108,27 @@ class TrainingConfig:
         """
         return data_stream(self.data, self.batch_size, seed, size=self.image_size)
 
-    def spec(self) -> MLP:
+    @property
+    def shape(self) -> Shape:
+        """Sizes and options of the architecture."""
+        return Shape(**{name: getattr(self, name) for name in OPTIONS})
+
+    def spec(self) -> Architecture:
         """The architecture.
 
         Returns:
             Its specification, sized for the data.
         """
         stream = self.stream(0)
-        return MLP(self.depth, self.width, stream.input_dim, stream.num_classes)
+        return build(self.arch, self.shape, stream.example_shape, stream.num_classes)
+
+    def variant(self) -> str:
+        """What tables say of the architecture besides its name and depth.
+
+        Returns:
+            One line, such as ``relu, width 64``.
+        """
+        return describe(self.arch, self.shape)
 
 
 class _RememberedStream:

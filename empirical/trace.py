@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from empirical.law import law_depth
 from empirical.optimizers import DEFAULT_BETA
 from empirical.shard import TrainingConfig
 from empirical.sweep import Sweep
@@ -150,6 +151,9 @@ def default_window(
     """
     lazy = one_of("regime", regime, ("lazy", "rich")) == "lazy"
     model, name = toy_law(boundary, loss, optimizer)
+    if depth == 1:  # the toy has one slope and no crossover; a network of degree 1 has one, placed where depth 2 has it
+        low, high = gamma_range
+        gamma_range = (low, min(high, lazy_tolerance)) if lazy else (max(low, 1 / rich_tolerance), high)
     return fit_window(
         name if name == "eta_max" else model.boundary_names[1],  # eta_min shares the window of the edge
         depth,
@@ -173,10 +177,11 @@ def law_of(config: TrainingConfig) -> dict[str, Any]:
         config: what is trained.
 
     Returns:
-        Arguments of ``exact_law`` by name.
+        Arguments of ``exact_law`` by name; ``depth`` is the Euler degree for networks that are not homogeneous in their
+        weights (``law_depth``).
     """
-    names = ("depth", "steps", "loss", "optimizer", "beta")
-    return {name: getattr(config, name) for name in names} | {"level": config.thresholds.level}
+    law = {name: getattr(config, name) for name in ("steps", "loss", "optimizer", "beta")}
+    return law | {"depth": law_depth(config)[0], "level": config.thresholds.level}
 
 
 def trace_networks(
@@ -282,20 +287,23 @@ def boundary_rows(points: BoundaryPoints, steps: int, **identity: str | int) -> 
     return points.table().assign(steps=steps, **identity)[BOUNDARY_COLUMNS]
 
 
-def exponent_row(fit: ScalingFit, boundary: str, regime: str, **identity: str | int) -> dict[str, str | int | float]:
+def exponent_row(
+    fit: ScalingFit, boundary: str, regime: str, *, predicted_by: str = "depth", **identity: str | int
+) -> dict[str, str | int | float]:
     """A fit as a row of ``exponents.csv``.
 
     Args:
         fit: the fit.
         boundary: what was fitted.
         regime: ``lazy`` or ``rich``.
+        predicted_by: whose law the fit is held against: the network's ``depth`` or its ``euler_degree``.
         **identity: ``arch, variant, depth, loss, optimizer``.
 
     Returns:
         The row; ``ci_low`` and ``ci_high`` end the 95 % interval.
     """
     row: dict[str, str | int | float] = dict(identity)
-    row |= {"boundary": boundary, "regime": regime, "predicted": fit.predicted, "predicted_by": "depth"}
+    row |= {"boundary": boundary, "regime": regime, "predicted": fit.predicted, "predicted_by": predicted_by}
     row |= {"predicted_window": fit.predicted_window, "fitted": fit.exponent, "ci_low": fit.interval[0]}
     row |= {"ci_high": fit.interval[1], "n_points": fit.n_points, "gamma_low": fit.window[0]}
     return row | {"gamma_high": fit.window[1], "verdict": fit.verdict}

@@ -286,7 +286,7 @@ def portrait_figure(portrait: PhasePortrait, points: list[BoundaryPoints] | None
         The figure.
     """
     what = portrait.data.attrs
-    depth, steps, level = int(what["depth"]), int(what["steps"]), portrait.thresholds.level
+    depth, steps, level = int(what.get("law_depth", what["depth"])), int(what["steps"]), portrait.thresholds.level
     loss, optimizer = str(what.get("loss", "mse")), str(what.get("optimizer", "gd"))
     optimizer = "sign" if optimizer == "adam" else optimizer  # its caricature: the laws there are
     gamma = portrait.data["gamma"].values

@@ -214,6 +214,11 @@ class DataStream:
         return self.size * self.size
 
     @property
+    def example_shape(self) -> tuple[int, ...]:
+        """Shape of one image, channels first."""
+        return (1, self.size, self.size)
+
+    @property
     def num_classes(self) -> int:
         """Length of a row of y."""
         return self._images().num_classes

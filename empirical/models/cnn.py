@@ -43,14 +43,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-from empirical.models.stack import Placement
+from empirical.models.activations import activation
+from empirical.models.module import ModuleStack
+from empirical.models.stack import Placement, Stack
 from empirical.parametrization import LayerScale
 from theory.errors import InputError, positive_integer
 
 
 @dataclass(frozen=True)
 class CNN:
-    """Specification of a bias-free ReLU convolutional network with a global average pool.
+    """Specification of a bias-free convolutional network with a global average pool.
 
     Attributes:
         strides: of the 3×3 convolutions, one entry each, 1 or 2; between 2 and 6 entries.
@@ -58,6 +60,7 @@ class CNN:
         image_size: side of the square images in pixels.
         num_classes: outputs.
         image_channels: channels of the images; inputs are flattened, channels first.
+        activation: one of ``ACTIVATIONS``; the passes below are ReLU's, others train through ``ModuleStack``.
     """
 
     strides: tuple[int, ...]
@@ -65,8 +68,10 @@ class CNN:
     image_size: int
     num_classes: int
     image_channels: int = 1
+    activation: str = "relu"
 
     def __post_init__(self) -> None:
+        activation(self.activation)
         object.__setattr__(self, "strides", tuple(self.strides))
         if not 2 <= len(self.strides) <= 6 or not set(self.strides) <= {1, 2}:
             raise InputError("strides", self.strides, "2 to 6 entries, each 1 or 2")
@@ -87,7 +92,8 @@ class CNN:
     def layers(self) -> tuple[LayerScale, ...]:
         """Scales of each weight layer, input first: those of an MLP whose fan-in is 9 channels for a convolution."""
         n, into = self.width, 9 * self.image_channels
-        first, hidden, last = (2 / into) ** 0.5, (2 / (9 * n)) ** 0.5, 1 / n
+        gain = activation(self.activation).gain
+        first, hidden, last = gain * into**-0.5, gain * (9 * n) ** -0.5, 1 / n
         return (
             LayerScale(n, into, first, n * first**2, first),
             *[LayerScale(n, 9 * n, hidden, n * hidden**2, hidden * (9 * n) ** -0.5)] * (len(self.strides) - 1),
@@ -145,7 +151,7 @@ class CNN:
         Returns:
             A module of effective weights, float64.
         """
-        return CNNModule(self.initial_weights(seed), self.strides)
+        return CNNModule(self.initial_weights(seed), self.strides, self.activation)
 
     def rates(self, normalized: bool = False) -> dict[str, float]:
         """Width multiplier of η for each weight of ``module``, by name.
@@ -159,22 +165,24 @@ class CNN:
         chosen = [s.normalized_learning_rate if normalized else s.learning_rate for s in self.layers]
         return {f"layers.{layer}": rate for layer, rate in enumerate(chosen)}
 
-    def stack(self, placement: Placement) -> CNNStack:
+    def stack(self, placement: Placement) -> Stack:
         """Networks at their θ₀."""
-        return CNNStack(self, placement)
+        return CNNStack(self, placement) if self.activation == "relu" else ModuleStack(self, placement)
 
 
 class CNNModule(nn.Module):
-    """One bias-free ReLU CNN of given effective weights, for measurements and for plain training loops.
+    """One bias-free CNN of given effective weights, for measurements and for plain training loops.
 
     Args:
         weights: kernels ``(out, in, 3, 3)``, input first, then the readout ``(num_classes, width)``.
         strides: of the convolutions.
+        phi: name of the activation.
     """
 
-    def __init__(self, weights: Sequence[Tensor], strides: Sequence[int]) -> None:
+    def __init__(self, weights: Sequence[Tensor], strides: Sequence[int], phi: str = "relu") -> None:
         super().__init__()
         self.layers, self.strides = nn.ParameterList(weights), tuple(strides)
+        self.phi = activation(phi).apply
 
     def forward(self, x: Tensor) -> Tensor:
         """Raw outputs F.
@@ -186,7 +194,7 @@ class CNNModule(nn.Module):
             Shape ``(batch, num_classes)``.
         """
         for kernel, stride in zip(self.layers, self.strides, strict=False):
-            x = conv2d(x, kernel, stride=stride, padding=1).relu()
+            x = self.phi(conv2d(x, kernel, stride=stride, padding=1))
         return x.mean((2, 3)) @ self.layers[len(self.strides)].T
 
 
@@ -571,6 +579,7 @@ class CNNStack:
         """
         if self._cells is None:
             raise RuntimeError("update comes after forward")
+        self.optimizer.begin()
         self._cells.backward(gradient.to(self.inner))
         rates = self.spec.rates(self.optimizer.normalized).values()
         for slot, (rate, moved) in enumerate(zip(rates, self.displacement, strict=True)):

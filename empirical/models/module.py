@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -148,6 +148,20 @@ class ModuleArchitecture:
         return ModuleStack(self, placement)
 
 
+class ModuleSpecification(Protocol):
+    """What a stack of modules asks of an architecture."""
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """Shape in which the module takes one example."""
+
+    def module(self, seed: int) -> nn.Module:
+        """One network at its θ₀."""
+
+    def rates(self, normalized: bool = False) -> Mapping[str, float]:
+        """Multiplier of η for each trainable parameter."""
+
+
 class ModuleStack:
     """C copies of a module, and the two passes over them; see ``empirical.models.stack.Stack``.
 
@@ -160,7 +174,7 @@ class ModuleStack:
 
     def __init__(
         self,
-        spec: ModuleArchitecture,
+        spec: ModuleSpecification,
         placement: Placement,
         *,
         chunk: int | None = None,
@@ -284,6 +298,7 @@ class ModuleStack:
         Args:
             gradient: ∂ℓ/∂F times ``optimizer.output_scale``, shape ``(cells, num_classes, batch)``.
         """
+        self.optimizer.begin()
         gradient = gradient.mT.to(self.inner)
         found = {name: torch.empty_like(moved) for name, moved in self.displacement.items()}
         if self._backward:
