@@ -264,6 +264,14 @@ class _Networks:
     """Stochastic gradient descent, heavy ball, Adam, or sign descent."""
     beta: float = 0.9
     """Momentum of the heavy ball, and Adam's first."""
+    schedule: Literal["constant", "warmup", "cosine", "warmup-cosine"] = "constant"
+    """How the learning rate changes along the budget; warm-ups are linear, the cosine ends at zero."""
+    warmup: float = 0.05
+    """Share of the budget that a warm-up takes."""
+    weight_decay: float = 0.0
+    """Weight decay, of the weights as they act: as in SGD for gd and momentum, as in AdamW for adam and sign."""
+    label_noise: float = 0.0
+    """Probability that the label of a training example is drawn anew, from all classes alike."""
     gamma: Range = (1e-3, 1e3, 7)
     """Feature-learning strengths, log-spaced."""
     steps: int = 1000
@@ -282,7 +290,8 @@ class _Networks:
         from theory.errors import positive_integer
 
         positive_integer("--seeds", self.seeds)
-        names = ("depth", "arch", "width", "data", "image_size", "batch_size", "loss", "optimizer", "beta", "steps")
+        names = ["depth", "arch", "width", "data", "image_size", "batch_size", "loss", "optimizer", "beta", "steps"]
+        names += ["schedule", "warmup", "weight_decay", "label_noise"]
         return TrainingConfig(device=device_list(self.device)[0], **{name: getattr(self, name) for name in names})
 
     def store(self, command: str) -> RunDirectory:
@@ -304,7 +313,8 @@ class _Networks:
 
     def identity(self) -> dict[str, Any]:
         """Columns that say what was run."""
-        what = {"arch": self.arch, "variant": f"relu, width {self.width}", "depth": self.depth}
+        variant = f"relu, width {self.width}{self.training().options()}"
+        what = {"arch": self.arch, "variant": variant, "depth": self.depth}
         return what | {"loss": self.loss, "optimizer": self.optimizer}
 
 

@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from empirical.data import DATA_SETS, DataStream, data_stream
+from empirical.data import DATA_SETS, DataStream, NoisyLabels, data_stream
 from empirical.ensemble import DTYPES, Ensemble, EnsembleResult, log_spaced_steps, torch_device
 from empirical.losses import LOSSES
 from empirical.models import MLP
 from empirical.optimizers import DEFAULT_BETA, OPTIMIZERS
+from empirical.schedules import DEFAULT_WARMUP, Schedule
 from simulate import CellResults, Thresholds
 from theory.errors import InputError, one_of, positive_integer
 
@@ -43,8 +44,12 @@ class TrainingConfig:
         loss: ``mse`` or ``cross-entropy``, on one-hot targets.
         optimizer: ``gd`` (plain stochastic gradient descent), ``momentum`` (heavy ball), ``adam`` or ``sign``.
         beta: memory of heavy ball, β₁ of Adam; at least 0 and below 1.
+        schedule: multiplier of η from step to step: ``constant``, ``warmup``, ``cosine`` or ``warmup-cosine``.
+        warmup: share of T that a warm-up takes; at least 0 and at most 1.
+        weight_decay: λ, coupled for ``gd`` and ``momentum``, decoupled for the others; at least 0.
+        label_noise: probability that the label of a training example is drawn anew; at least 0 and below 1.
         steps: budget T.
-        dtype: ``auto`` (float32, float64 where γ < 1e-4), ``float32`` or ``float64``.
+        dtype: ``float32`` or ``float64``; lazy cells hold what float32 would lose by themselves.
         device: where to train.
         thresholds: the numbers in the definitions of the outcomes.
     """
@@ -58,8 +63,12 @@ class TrainingConfig:
     loss: str = "mse"
     optimizer: str = "gd"
     beta: float = DEFAULT_BETA
+    schedule: str = "constant"
+    warmup: float = DEFAULT_WARMUP
+    weight_decay: float = 0.0
+    label_noise: float = 0.0
     steps: int = 1000
-    dtype: str = "auto"
+    dtype: str = "float32"
     device: str = "cpu"
     thresholds: Thresholds = field(default_factory=Thresholds)
 
@@ -72,11 +81,14 @@ class TrainingConfig:
         one_of("optimizer", self.optimizer, OPTIMIZERS)
         if not 0 <= self.beta < 1:
             raise InputError("beta", self.beta, "at least 0 and below 1")
-        one_of("dtype", self.dtype, ("auto", *DTYPES))
+        Schedule(self.schedule, self.warmup)  # raises on a bad one
+        if not 0 <= self.weight_decay < np.inf:
+            raise InputError("weight_decay", self.weight_decay, "a finite number, at least 0")
+        one_of("dtype", self.dtype, tuple(DTYPES))
         torch_device(self.device)
-        self.stream(0)  # raises on a bad image size
+        self.stream(0)  # raises on a bad image size or label noise
 
-    def stream(self, seed: int) -> DataStream:
+    def stream(self, seed: int) -> DataStream | NoisyLabels:
         """Data stream of a seed.
 
         Args:
@@ -85,7 +97,22 @@ class TrainingConfig:
         Returns:
             The stream.
         """
-        return data_stream(self.data, self.batch_size, seed, size=self.image_size)
+        clean = data_stream(self.data, self.batch_size, seed, size=self.image_size)
+        return clean if self.label_noise == 0 else NoisyLabels(clean, self.label_noise)
+
+    def options(self) -> str:
+        """What is unusual about the training, for the ``variant`` of a table.
+
+        Returns:
+            Schedule, weight decay and label noise where they are not the usual ones, each after a comma; else nothing.
+        """
+        share = f" {self.warmup:g}" if "warmup" in self.schedule else ""
+        unusual = {
+            f"{self.schedule}{share}": self.schedule != "constant",
+            f"weight decay {self.weight_decay:g}": self.weight_decay > 0,
+            f"label noise {self.label_noise:g}": self.label_noise > 0,
+        }
+        return "".join(f", {what}" for what, told in unusual.items() if told)
 
     def spec(self) -> MLP:
         """The architecture.
@@ -100,7 +127,7 @@ class TrainingConfig:
 class _RememberedStream:
     """A stream that keeps the batches it has made: every block of a run asks for the same ones again."""
 
-    def __init__(self, stream: DataStream) -> None:
+    def __init__(self, stream: DataStream | NoisyLabels) -> None:
         self.stream = stream
         self._batches: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -123,14 +150,12 @@ class Block:
 
     Attributes:
         config: what is trained.
-        dtype: ``float32`` or ``float64``.
         gamma: feature-learning strengths.
         eta: learning rates before the width multiplier.
         seed: seeds.
     """
 
     config: TrainingConfig
-    dtype: str
     gamma: tuple[float, ...]
     eta: tuple[float, ...]
     seed: tuple[int, ...]
@@ -155,11 +180,11 @@ class Block:
 
 
 @lru_cache(maxsize=4)
-def _remembered(stream: DataStream) -> _RememberedStream:
+def _remembered(stream: DataStream | NoisyLabels) -> _RememberedStream:
     return _RememberedStream(stream)
 
 
-def _stream(config: TrainingConfig, seed: int) -> _RememberedStream | DataStream:
+def _stream(config: TrainingConfig, seed: int) -> _RememberedStream | DataStream | NoisyLabels:
     """The stream of a seed, the same one for every depth; a few are remembered, if they are small enough."""
     stream = config.stream(seed)
     size = 4 * config.steps * stream.batch_size * (stream.input_dim + stream.num_classes)
@@ -187,7 +212,10 @@ def train_block(block: Block, device: str | None = None) -> EnsembleResult:
             loss=config.loss,
             optimizer=config.optimizer,
             beta=config.beta,
-            dtype=block.dtype,
+            schedule=config.schedule,
+            warmup=config.warmup,
+            weight_decay=config.weight_decay,
+            dtype=config.dtype,
             device=config.device,
             thresholds=config.thresholds,
         )
