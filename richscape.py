@@ -280,6 +280,14 @@ class _Networks:
     """Stochastic gradient descent, heavy ball, Adam, or sign descent."""
     beta: float = 0.9
     """Momentum of the heavy ball, and Adam's first."""
+    schedule: Literal["constant", "warmup", "cosine", "warmup-cosine"] = "constant"
+    """How the learning rate changes along the budget; warm-ups are linear, the cosine ends at zero."""
+    warmup: float = 0.05
+    """Share of the budget that a warm-up takes."""
+    weight_decay: float = 0.0
+    """Weight decay, of the weights as they act: as in SGD for gd and momentum, as in AdamW for adam and sign."""
+    label_noise: float = 0.0
+    """Probability that the label of a training example is drawn anew, from all classes alike."""
     gamma: Range = (1e-3, 1e3, 7)
     """Feature-learning strengths, log-spaced."""
     steps: int = 1000

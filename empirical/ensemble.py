@@ -1,8 +1,9 @@
 """Trains many networks at once: one cell for each (γ, η, seed), all in one batched program.
 
 Every cell of a seed starts from the same θ₀ and sees the same batches, and what becomes of it does not depend on the
-cells beside it. The output is centred and downscaled, f = (F(θ) − F(θ₀)) / γ; losses and optimizers are those of
-``losses`` and ``optimizers``. Losses are those of the batch about to be learned from.
+cells beside it. The output is centred and downscaled, f = (F(θ) − F(θ₀)) / γ; losses, optimizers and schedules are
+those of the modules of these names. Losses are those of the batch about to be learned from, without the penalty of a
+weight decay.
 
 Cells train in groups, small enough for the weights of a group to stay in a core's cache for the ``CHECK_EVERY`` steps
 that it is trained before its turn ends. Lazy cells (γ < ``LAZY_BELOW``) have groups of their own, in which θ₀ and the
@@ -26,6 +27,7 @@ from empirical.losses import LOSSES, LossFunction
 from empirical.models.stack import Architecture, Placement
 from empirical.networks import Networks, Probe
 from empirical.optimizers import DEFAULT_BETA, OPTIMIZERS, make_optimizer
+from empirical.schedules import DEFAULT_WARMUP, Schedule
 from simulate.outcomes import DEFAULT_THRESHOLDS, CellResults, Thresholds, classify
 from theory.errors import InputError, one_of, positive_array, positive_integer
 
@@ -124,13 +126,16 @@ class Ensemble:
         loss: ``"mse"`` or ``"cross-entropy"``.
         optimizer: ``"gd"``, ``"momentum"``, ``"adam"`` or ``"sign"``.
         beta: memory of each cell, for heavy ball and Adam, shape ``(cells,)``; a single number serves all.
+        schedule: ``"constant"``, ``"warmup"``, ``"cosine"`` or ``"warmup-cosine"``, a multiplier of η.
+        warmup: share of T that a warm-up takes.
+        weight_decay: λ, coupled for ``gd`` and ``momentum``, decoupled for the others (see ``optimizers``).
         dtype: ``"float32"`` or ``"float64"``.
         device: where to train.
         thresholds: the numbers in the definitions of the outcomes.
 
     Raises:
-        InputError: shapes that differ, a γ or η that is not positive, a β outside [0, 1), a negative seed, an unknown
-            loss, optimizer, dtype or device.
+        InputError: shapes that differ, a γ or η that is not positive, a β outside [0, 1), a warm-up outside [0, 1], a
+            negative seed or weight decay, an unknown loss, optimizer, schedule, dtype or device.
     """
 
     def __init__(
@@ -144,6 +149,9 @@ class Ensemble:
         loss: str = "mse",
         optimizer: str = "gd",
         beta: ArrayLike = DEFAULT_BETA,
+        schedule: str = "constant",
+        warmup: float = DEFAULT_WARMUP,
+        weight_decay: float = 0.0,
         dtype: str = "float32",
         device: str = "cpu",
         thresholds: Thresholds = DEFAULT_THRESHOLDS,
@@ -156,6 +164,8 @@ class Ensemble:
             raise InputError("beta", beta, "at least 0 and below 1")
         one_of("loss", loss, tuple(LOSSES))
         one_of("optimizer", optimizer, OPTIMIZERS)
+        if not 0 <= weight_decay < np.inf:
+            raise InputError("weight_decay", weight_decay, "a finite number, at least 0")
         if dtype not in DTYPES:
             raise InputError("dtype", dtype, "float32 or float64")
         try:
@@ -164,7 +174,8 @@ class Ensemble:
             sizes = (gammas.size, etas.size, seeds.size, betas.size)
             raise InputError("gamma, eta, seed, beta", sizes, "of one length") from None
         self.spec, self.stream, self.thresholds = spec, stream, thresholds
-        self.loss, self.optimizer = loss, optimizer
+        self.loss, self.optimizer, self.weight_decay = loss, optimizer, float(weight_decay)
+        self.schedule = Schedule(schedule, warmup)
         self.dtype, self.device = DTYPES[dtype], torch_device(device)
         self._ran = False
 
@@ -304,11 +315,14 @@ class _Group:
         self.seed_index = torch.tensor(index, device=ensemble.device)
         self.inverse_gamma = (1 / gamma).to(ensemble.dtype).view(-1, 1, 1)
         self.loss: LossFunction = LOSSES[ensemble.loss]
-        self.optimizer = make_optimizer(ensemble.optimizer, tensor(ensemble.eta), gamma, beta, ensemble.dtype)
+        self.schedule, decay = ensemble.schedule, ensemble.weight_decay
+        self.optimizer = make_optimizer(ensemble.optimizer, tensor(ensemble.eta), gamma, beta, ensemble.dtype, decay)
         lazy = bool((gamma < LAZY_BELOW).all())
         place = Placement(self.seeds, self.sections, self.optimizer, lazy, ensemble.dtype, ensemble.device)
         self.stack = ensemble.spec.stack(place)
         self.account = Account(gamma, memory, steps, kept, ensemble.thresholds)
+        if decay:  # weights still move where the gradient is zero, and a heavy ball carries them through 0, to life
+            self.account.patience.fill_(torch.inf)
 
     def __len__(self) -> int:
         return len(self.seed_index)
@@ -342,6 +356,7 @@ class _Group:
             self.account.keep_accuracy(step, hits.double().mean(1))
         losses, slope = self.loss(output, target)
         inactive = self.stack.inactive()
+        self.optimizer.begin(self.schedule.multiplier(step, self.account.steps))
         self.stack.update(slope.mul_((self.optimizer.output_scale / batch).view(-1, 1, 1)))
         return losses, raw_square, inactive
 

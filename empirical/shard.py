@@ -17,12 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from empirical.data import DATA_SETS, DataStream, data_stream
+from empirical.data import DATA_SETS, DataStream, NoisyLabels, data_stream
 from empirical.ensemble import DTYPES, Ensemble, EnsembleResult, log_spaced_steps, torch_device
 from empirical.losses import LOSSES
 from empirical.models import Architecture
 from empirical.models.catalogue import OPTIONS, Shape, build, complete, describe
 from empirical.optimizers import DEFAULT_BETA, OPTIMIZERS
+from empirical.schedules import DEFAULT_WARMUP, Schedule
 from simulate import CellResults, Thresholds
 from theory.errors import InputError, one_of, positive_integer
 
@@ -45,8 +46,12 @@ class TrainingConfig:
         loss: ``mse`` or ``cross-entropy``, on one-hot targets.
         optimizer: ``gd`` (plain stochastic gradient descent), ``momentum`` (heavy ball), ``adam`` or ``sign``.
         beta: memory of heavy ball, β₁ of Adam; at least 0 and below 1.
+        schedule: multiplier of η from step to step: ``constant``, ``warmup``, ``cosine`` or ``warmup-cosine``.
+        warmup: share of T that a warm-up takes; at least 0 and at most 1.
+        weight_decay: λ, coupled for ``gd`` and ``momentum``, decoupled for the others; at least 0.
+        label_noise: probability that the label of a training example is drawn anew; at least 0 and below 1.
         steps: budget T.
-        dtype: ``auto`` (float32, float64 where γ < 1e-4), ``float32`` or ``float64``.
+        dtype: ``float32`` or ``float64``; lazy cells hold what float32 would lose by themselves.
         device: where to train.
         thresholds: the numbers in the definitions of the outcomes.
         activation: ``relu``, ``linear``, ``tanh`` or ``gelu``.
@@ -68,8 +73,12 @@ class TrainingConfig:
     loss: str = "mse"
     optimizer: str = "gd"
     beta: float = DEFAULT_BETA
+    schedule: str = "constant"
+    warmup: float = DEFAULT_WARMUP
+    weight_decay: float = 0.0
+    label_noise: float = 0.0
     steps: int = 1000
-    dtype: str = "auto"
+    dtype: str = "float32"
     device: str = "cpu"
     thresholds: Thresholds = field(default_factory=Thresholds)
     activation: str | None = None
@@ -89,7 +98,10 @@ class TrainingConfig:
         one_of("optimizer", self.optimizer, OPTIMIZERS)
         if not 0 <= self.beta < 1:
             raise InputError("beta", self.beta, "at least 0 and below 1")
-        one_of("dtype", self.dtype, ("auto", *DTYPES))
+        Schedule(self.schedule, self.warmup)  # raises on a bad one
+        if not 0 <= self.weight_decay < np.inf:
+            raise InputError("weight_decay", self.weight_decay, "a finite number, at least 0")
+        one_of("dtype", self.dtype, tuple(DTYPES))
         torch_device(self.device)
         example_shape = self.stream(0).example_shape  # raises on a bad image size
         shape = complete(self.arch, self.shape, example_shape)
@@ -97,7 +109,7 @@ class TrainingConfig:
             object.__setattr__(self, name, getattr(shape, name))
         self.spec()  # raises on bad sizes
 
-    def stream(self, seed: int) -> DataStream:
+    def stream(self, seed: int) -> DataStream | NoisyLabels:
         """Data stream of a seed.
 
         Args:
@@ -106,7 +118,22 @@ class TrainingConfig:
         Returns:
             The stream.
         """
-        return data_stream(self.data, self.batch_size, seed, size=self.image_size)
+        clean = data_stream(self.data, self.batch_size, seed, size=self.image_size)
+        return clean if self.label_noise == 0 else NoisyLabels(clean, self.label_noise)
+
+    def options(self) -> str:
+        """What is unusual about the training, for the ``variant`` of a table.
+
+        Returns:
+            Schedule, weight decay and label noise where they are not the usual ones, each after a comma; else nothing.
+        """
+        share = f" {self.warmup:g}" if "warmup" in self.schedule else ""
+        unusual = {
+            f"{self.schedule}{share}": self.schedule != "constant",
+            f"weight decay {self.weight_decay:g}": self.weight_decay > 0,
+            f"label noise {self.label_noise:g}": self.label_noise > 0,
+        }
+        return "".join(f", {what}" for what, told in unusual.items() if told)
 
     @property
     def shape(self) -> Shape:
@@ -123,18 +150,18 @@ class TrainingConfig:
         return build(self.arch, self.shape, stream.example_shape, stream.num_classes)
 
     def variant(self) -> str:
-        """What tables say of the architecture besides its name and depth.
+        """What tables say of the network and its training besides name, depth, loss and optimizer.
 
         Returns:
-            One line, such as ``relu, width 64``.
+            One line, such as ``relu, width 64``; schedule, weight decay and label noise where they are not the usual.
         """
-        return describe(self.arch, self.shape)
+        return describe(self.arch, self.shape) + self.options()
 
 
 class _RememberedStream:
     """A stream that keeps the batches it has made: every block of a run asks for the same ones again."""
 
-    def __init__(self, stream: DataStream) -> None:
+    def __init__(self, stream: DataStream | NoisyLabels) -> None:
         self.stream = stream
         self._batches: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -157,14 +184,12 @@ class Block:
 
     Attributes:
         config: what is trained.
-        dtype: ``float32`` or ``float64``.
         gamma: feature-learning strengths.
         eta: learning rates before the width multiplier.
         seed: seeds.
     """
 
     config: TrainingConfig
-    dtype: str
     gamma: tuple[float, ...]
     eta: tuple[float, ...]
     seed: tuple[int, ...]
@@ -189,11 +214,11 @@ class Block:
 
 
 @lru_cache(maxsize=4)
-def _remembered(stream: DataStream) -> _RememberedStream:
+def _remembered(stream: DataStream | NoisyLabels) -> _RememberedStream:
     return _RememberedStream(stream)
 
 
-def _stream(config: TrainingConfig, seed: int) -> _RememberedStream | DataStream:
+def _stream(config: TrainingConfig, seed: int) -> _RememberedStream | DataStream | NoisyLabels:
     """The stream of a seed, the same one for every depth; a few are remembered, if they are small enough."""
     stream = config.stream(seed)
     size = 4 * config.steps * stream.batch_size * (stream.input_dim + stream.num_classes)
@@ -221,7 +246,10 @@ def train_block(block: Block, device: str | None = None) -> EnsembleResult:
             loss=config.loss,
             optimizer=config.optimizer,
             beta=config.beta,
-            dtype=block.dtype,
+            schedule=config.schedule,
+            warmup=config.warmup,
+            weight_decay=config.weight_decay,
+            dtype=config.dtype,
             device=config.device,
             thresholds=config.thresholds,
         )

@@ -26,9 +26,6 @@ from theory.errors import InputError
 LARGEST_BLOCK = 32
 """Cells in one ensemble: their weights fit a core's share of the cache; a block is what an interruption can lose."""
 
-FLOAT32_LEAST_GAMMA = 1e-4
-"""Below this γ the cancellation in F(θ) − F(θ₀) costs float32 more than 5e-4 of the loss: ``auto`` takes float64."""
-
 OnBlock = Callable[[int, int, bool], None]
 
 
@@ -70,12 +67,10 @@ class Sweep:
             raise InputError("cells", 0, "at least one")
         places: dict[Block, NDArray[np.intp]] = {}
         results: dict[Block, EnsembleResult] = {}
-        for dtype, chosen in self._by_precision(gamma):
-            # at least two blocks, so that two processes share a small round; never a function of how many there are
-            count = max(-(-len(chosen) // LARGEST_BLOCK), min(2, len(chosen)))
-            for part in np.array_split(chosen, count):
-                cells = (tuple(values[part].tolist()) for values in (gamma, eta, seed))
-                places[Block(self.config, dtype, *cells)] = part
+        # at least two blocks, so that two processes share a small round; never a function of how many there are
+        count = max(-(-len(gamma) // LARGEST_BLOCK), min(2, len(gamma)))
+        for part in np.array_split(np.arange(len(gamma)), count):
+            places[Block(self.config, *(tuple(values[part].tolist()) for values in (gamma, eta, seed)))] = part
         missing = [part for block in places for part in self._missing(block, results)]
         for block, result in self.runner.run(missing):
             if self.store is not None:
@@ -96,14 +91,6 @@ class Sweep:
             Results in the order of the cells given.
         """
         return self.run(gamma, eta, seed).cells
-
-    def _by_precision(self, gamma: NDArray[np.float64]) -> list[tuple[str, NDArray[np.intp]]]:
-        """Positions of the cells that train in each precision."""
-        if self.config.dtype != "auto":
-            return [(self.config.dtype, np.arange(len(gamma)))]
-        double = gamma < FLOAT32_LEAST_GAMMA * (1 - 1e-9)
-        split = [("float32", np.nonzero(~double)[0]), ("float64", np.nonzero(double)[0])]
-        return [(dtype, chosen) for dtype, chosen in split if len(chosen)]
 
     def _missing(self, block: Block, results: dict[Block, EnsembleResult]) -> list[Block]:
         """What is left to train of a block, itself or halves of it; what has been kept goes to the results."""
@@ -165,6 +152,8 @@ def sweep_portrait(
     what |= {"width": config.width, "law_depth": law_depth(config)[0], "loss": config.loss}
     what |= {"optimizer": config.optimizer} | ({"beta": config.beta} if config.optimizer == "momentum" else {})
     what |= {"steps": config.steps, "data": config.data, "noise_free": 0}
+    usual = {"schedule": "constant", "weight_decay": 0.0, "label_noise": 0.0}
+    what |= {name: getattr(config, name) for name, value in usual.items() if getattr(config, name) != value}
     portrait = PhasePortrait.from_cells(result.cells, gamma, eta, seeds, thresholds=config.thresholds, **what)
     for name in ("loss_curve", "accuracy_curve"):
         portrait.data[name] = (("gamma", "eta", "seed", "step"), getattr(result, name).reshape(*shape, -1))

@@ -583,7 +583,7 @@ class CNNStack:
         self._cells.backward(gradient.to(self.inner))
         rates = self.spec.rates(self.optimizer.normalized).values()
         for slot, (rate, moved) in enumerate(zip(rates, self.displacement, strict=True)):
-            self.optimizer.step(slot, moved, self._cells.gradients[slot], rate)
+            self.optimizer.step(slot, moved, self._cells.gradients[slot], rate, self.weights[slot])
             torch.add(self.start[slot][self.seed_index], moved, out=self.weights[slot])
 
     def keep(self, index: Tensor, sections: Sequence[int]) -> None:

@@ -224,7 +224,6 @@ class MLPStack:
         Args:
             gradient: ∂ℓ/∂f times ``optimizer.output_scale``, shape ``(cells, num_classes, batch)``.
         """
-        self.optimizer.begin()
         for layer in range(len(self.weights) - 1, 0, -1):
             active, below = self._hidden[layer - 1], self._below[layer - 1]
             torch.bmm(self.weights[layer].transpose(1, 2), gradient, out=below)
@@ -251,7 +250,7 @@ class MLPStack:
         """Step of one layer; ``active`` is what the layer saw, ``None`` for the inputs."""
         weight, rate = self._moving()[layer], self.rates[layer]
         if self.optimizer.plain:
-            target, scale, keep = weight, -rate, 1
+            target, scale, keep = weight, -rate * self.optimizer.multiplier, 1
         else:
             target, scale, keep = self._gradients[layer], 1.0, 0
         if active is not None:
@@ -261,7 +260,7 @@ class MLPStack:
                 if part.stop > part.start:
                     target[part].flatten(0, 1).addmm_(gradient[part].flatten(0, 1), x, beta=keep, alpha=scale)
         if not self.optimizer.plain:
-            self.optimizer.step(layer, weight, target, rate)
+            self.optimizer.step(layer, weight, target, rate, self.weights[layer])
 
     def keep(self, index: Tensor, sections: Sequence[int]) -> None:
         """Drop cells, here and in the optimizer.

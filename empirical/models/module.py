@@ -312,8 +312,9 @@ class ModuleStack:
                 for name, g in backward(gradient[part]).items():
                     found[name][part] = g
         self._backward = []
+        decaying = self._weights() if self.optimizer.weight_decay else {}
         for slot, (name, moved) in enumerate(self.displacement.items()):
-            self.optimizer.step(slot, moved, found[name].detach(), self.rates[name])
+            self.optimizer.step(slot, moved, found[name].detach(), self.rates[name], decaying.get(name))
 
     def keep(self, index: Tensor, sections: Sequence[int]) -> None:
         """Drop cells, here and in the optimizer.

@@ -38,9 +38,11 @@ class Stack(Protocol):
     def update(self, gradient: Tensor) -> None:
         """One optimizer step from the last ``forward``.
 
-        Each weight tensor w is one slot of the optimizer, from 0 on: ``optimizer.step(slot, w, g, rate)`` with g the
-        product of ``gradient`` with ∂F/∂w, of the shape of w, and ``rate`` the multiplier of η for that tensor, which
-        depends on ``optimizer.normalized``. Where ``optimizer.plain``, w −= rate · g may be done in any other way.
+        Each weight tensor w is one slot of the optimizer, from 0 on: ``optimizer.step(slot, moving, g, rate, w)`` with
+        ``moving`` what is stored (w or its displacement), g the product of ``gradient`` with ∂F/∂w, of the shape of w,
+        and ``rate`` the multiplier of η for that tensor, which depends on ``optimizer.normalized``. Without
+        ``optimizer.weight_decay``, w may be left out; where ``optimizer.plain``, w −= rate · ``optimizer.multiplier``
+        · g may be done in any other way. The caller begins each step of the optimizer.
 
         Args:
             gradient: ∂ℓ/∂f times ``optimizer.output_scale``, shape ``(cells, num_classes, batch)``. May be

@@ -27,7 +27,7 @@ from empirical.sweep import Sweep
 from theory import InputError
 
 CONFIG = TrainingConfig(depth=2, width=8, image_size=7, batch_size=8, steps=30)
-BLOCKS = [Block(CONFIG, "float32", (0.1, 1.0, 10.0), (eta, 10 * eta, 1e6), (0, 1, 0)) for eta in (1e-3, 1e-2)]
+BLOCKS = [Block(CONFIG, (0.1, 1.0, 10.0), (eta, 10 * eta, 1e6), (0, 1, 0)) for eta in (1e-3, 1e-2)]
 
 
 def arrays(results):
@@ -127,8 +127,7 @@ def test_workers_are_counted_from_one(workers):
 # --- memory that runs out -------------------------------------------------------------------------------------------
 
 LARGE = [
-    Block(CONFIG, "float32", tuple(np.geomspace(0.1, 10, 7).tolist()), (eta,) * 7, (0, 1, 0, 1, 0, 1, 0))
-    for eta in (1e-3, 1e-2)
+    Block(CONFIG, tuple(np.geomspace(0.1, 10, 7).tolist()), (eta,) * 7, (0, 1, 0, 1, 0, 1, 0)) for eta in (1e-3, 1e-2)
 ]
 
 
@@ -214,7 +213,7 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(scarce, monkeypatch):
     monkeypatch.setattr(runners, "POOL_FROM_CELL_STEPS", 0)
     monkeypatch.setattr(runners, "_attempt", scarce.killed)
     notices: list[str] = []
-    small = [Block(CONFIG, "float32", (0.1, 1.0), (eta, eta), (0, 1)) for eta in (1e-4, 1e-3, 1e-2)]
+    small = [Block(CONFIG, (0.1, 1.0), (eta, eta), (0, 1)) for eta in (1e-4, 1e-3, 1e-2)]
     with Runner(2, notice=notices.append) as runner:
         parts = arrays(runner.run([*small[:2], LARGE[0], small[2]]))
     assert len(notices) == 1
@@ -238,7 +237,7 @@ import multiprocessing, sys
 from empirical import runners
 from empirical.shard import Block, TrainingConfig
 config = TrainingConfig(depth=2, width=8, image_size=7, batch_size=8, steps=100_000)
-blocks = [Block(config, "float32", (1.0,), (1e-6 * i,), (0,)) for i in range(1, 5)]
+blocks = [Block(config, (1.0,), (1e-6 * i,), (0,)) for i in range(1, 5)]
 runner = runners.Runner(2)
 pool = runner._started()
 futures = [pool.submit(runners._attempt, block) for block in blocks]
