@@ -1,0 +1,1 @@
+"""Measurements of many networks at once, each a function of ``empirical.networks.Networks``."""
