@@ -253,9 +253,13 @@ class _Networks:
     width: int = 64
     """Hidden width N."""
     data: str = "fashion-mnist-deformed"
-    """Data stream."""
+    """Data stream: fashion-mnist-deformed ships; fashion-mnist-full-deformed, mnist-deformed, fashion-mnist, mnist,
+    mnist-1m, cifar-10, cifar-5m and tiny-imagenet need files (docs/data.md); teacher-linear, teacher-single-index:DEGREE and
+    teacher-mlp:LAYERSxWIDTH are regressions on Gaussian inputs."""
+    data_root: str | None = None
+    """Folder of all data sets; $RICHSCAPE_DATA, or data in the current directory, when not given."""
     image_size: int = 14
-    """Side of the images in pixels: 7, 14 or 28."""
+    """Side of the images in pixels, a divisor of their own: 7, 14, 28; 8, 16, 32. The input dimension of a teacher."""
     batch_size: int = 64
     """Examples in a batch."""
     loss: Literal["mse", "cross-entropy"] = "mse"
@@ -282,8 +286,9 @@ class _Networks:
         from theory.errors import positive_integer
 
         positive_integer("--seeds", self.seeds)
-        names = ("depth", "arch", "width", "data", "image_size", "batch_size", "loss", "optimizer", "beta", "steps")
-        return TrainingConfig(device=device_list(self.device)[0], **{name: getattr(self, name) for name in names})
+        names = ("depth", "arch", "width", "data", "data_root", "image_size", "batch_size", "loss", "optimizer", "beta")
+        given = {name: getattr(self, name) for name in (*names, "steps")}
+        return TrainingConfig(device=device_list(self.device)[0], **given)
 
     def store(self, command: str) -> RunDirectory:
         """The run directory."""

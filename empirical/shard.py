@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from empirical.data import DATA_SETS, DataStream, data_stream
+from empirical.data import DataStream, data_set, data_stream
 from empirical.ensemble import DTYPES, Ensemble, EnsembleResult, log_spaced_steps, torch_device
 from empirical.losses import LOSSES
 from empirical.models import MLP
@@ -38,7 +38,8 @@ class TrainingConfig:
         arch: ``mlp``.
         width: hidden width N.
         data: name of the data stream.
-        image_size: side of the images in pixels.
+        image_size: side of the images in pixels; of a teacher, the input dimension.
+        data_root: folder of all data sets; see ``data_stream``.
         batch_size: examples in a batch.
         loss: ``mse`` or ``cross-entropy``, on one-hot targets.
         optimizer: ``gd`` (plain stochastic gradient descent), ``momentum`` (heavy ball), ``adam`` or ``sign``.
@@ -54,6 +55,7 @@ class TrainingConfig:
     width: int = 64
     data: str = "fashion-mnist-deformed"
     image_size: int = 14
+    data_root: str | None = None
     batch_size: int = 64
     loss: str = "mse"
     optimizer: str = "gd"
@@ -67,14 +69,15 @@ class TrainingConfig:
         for name in ("depth", "width", "batch_size", "steps"):
             positive_integer(name, getattr(self, name))
         one_of("arch", self.arch, ARCHITECTURES)
-        one_of("data", self.data, DATA_SETS)
+        data_set(self.data, "data")
         one_of("loss", self.loss, NETWORK_LOSSES)
         one_of("optimizer", self.optimizer, OPTIMIZERS)
         if not 0 <= self.beta < 1:
             raise InputError("beta", self.beta, "at least 0 and below 1")
         one_of("dtype", self.dtype, ("auto", *DTYPES))
         torch_device(self.device)
-        self.stream(0)  # raises on a bad image size
+        if self.stream(0).num_classes == 1 and self.loss != "mse":  # raises on a bad image size or file
+            raise InputError("loss", self.loss, f"mse: the targets of {self.data} are real numbers, not classes")
 
     def stream(self, seed: int) -> DataStream:
         """Data stream of a seed.
@@ -85,7 +88,7 @@ class TrainingConfig:
         Returns:
             The stream.
         """
-        return data_stream(self.data, self.batch_size, seed, size=self.image_size)
+        return data_stream(self.data, self.batch_size, seed, size=self.image_size, root=self.data_root)
 
     def spec(self) -> MLP:
         """The architecture.
