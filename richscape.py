@@ -269,9 +269,13 @@ class _Networks:
     patch: int | None = None
     """Side of a vit's patches in pixels; when not given, a quarter of the image, rounded up."""
     data: str = "fashion-mnist-deformed"
-    """Data stream."""
+    """Data stream: fashion-mnist-deformed ships; fashion-mnist-full-deformed, mnist-deformed, fashion-mnist, mnist,
+    mnist-1m, cifar-10, cifar-5m and tiny-imagenet need files (docs/data.md); teacher-linear, teacher-mlp:LAYERSxWIDTH
+    and teacher-single-index:DEGREE are regressions on Gaussian inputs."""
+    data_root: str | None = None
+    """Folder of all data sets; $RICHSCAPE_DATA, or data in the current directory, when not given."""
     image_size: int = 14
-    """Side of the images in pixels: 7, 14 or 28."""
+    """Side of the images in pixels, a divisor of their own: 7, 14, 28; 8, 16, 32. The input dimension of a teacher."""
     batch_size: int = 64
     """Examples in a batch."""
     loss: Literal["mse", "cross-entropy"] = "mse"

@@ -352,8 +352,8 @@ class _Group:
         output = moved.mul_(self.inverse_gamma)
         target = targets[0].unsqueeze(0) if len(targets) == 1 else torch.stack(tuple(targets))[self.seed_index]
         if step in self.account.column:
-            hits = output.argmax(1) == target.argmax(1)
-            self.account.keep_accuracy(step, hits.double().mean(1))
+            hits = (output.argmax(1) == target.argmax(1)).double().mean(1)
+            self.account.keep_accuracy(step, hits if output.shape[1] > 1 else torch.full_like(hits, torch.nan))
         losses, slope = self.loss(output, target)
         inactive = self.stack.inactive()
         self.optimizer.begin(self.schedule.multiplier(step, self.account.steps))
@@ -361,8 +361,10 @@ class _Group:
         return losses, raw_square, inactive
 
     def accuracy(self, x: Tensor, y: Tensor) -> Tensor:
-        """Share of correct predictions on a test set, shape ``(cells,)``, float64."""
+        """Share of correct predictions on a test set, shape ``(cells,)``, float64; NaN for real targets."""
         like = self.inverse_gamma
+        if y.shape[1] == 1:
+            return torch.full((len(self),), torch.nan, dtype=torch.float64, device=like.device)
         x, labels = x.to(device=like.device, dtype=like.dtype), y.argmax(1).to(like.device)
         hits = torch.zeros(len(self), dtype=torch.float64, device=like.device)
         for part in torch.arange(len(x), device=like.device).split(250):

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from empirical.data import DATA_SETS, DataStream, NoisyLabels, data_stream
+from empirical.data import DataStream, NoisyLabels, data_set, data_stream
 from empirical.ensemble import DTYPES, Ensemble, EnsembleResult, log_spaced_steps, torch_device
 from empirical.losses import LOSSES
 from empirical.models import Architecture
@@ -41,7 +41,8 @@ class TrainingConfig:
         arch: ``mlp``, ``cnn``, ``resnet`` or ``vit``.
         width: hidden width N: channels of a convolution, features of a token.
         data: name of the data stream.
-        image_size: side of the images in pixels.
+        image_size: side of the images in pixels; of a teacher, the input dimension.
+        data_root: folder of all data sets; see ``data_stream``.
         batch_size: examples in a batch.
         loss: ``mse`` or ``cross-entropy``, on one-hot targets.
         optimizer: ``gd`` (plain stochastic gradient descent), ``momentum`` (heavy ball), ``adam`` or ``sign``.
@@ -69,6 +70,7 @@ class TrainingConfig:
     width: int = None  # type: ignore[assignment]  # likewise
     data: str = "fashion-mnist-deformed"
     image_size: int = 14
+    data_root: str | None = None
     batch_size: int = 64
     loss: str = "mse"
     optimizer: str = "gd"
@@ -93,7 +95,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "steps"):
             positive_integer(name, getattr(self, name))
-        one_of("data", self.data, DATA_SETS)
+        data_set(self.data, "data")
         one_of("loss", self.loss, NETWORK_LOSSES)
         one_of("optimizer", self.optimizer, OPTIMIZERS)
         if not 0 <= self.beta < 1:
@@ -103,8 +105,10 @@ class TrainingConfig:
             raise InputError("weight_decay", self.weight_decay, "a finite number, at least 0")
         one_of("dtype", self.dtype, tuple(DTYPES))
         torch_device(self.device)
-        example_shape = self.stream(0).example_shape  # raises on a bad image size
-        shape = complete(self.arch, self.shape, example_shape)
+        stream = self.stream(0)  # raises on a bad image size, file or label noise
+        if stream.num_classes == 1 and self.loss != "mse":
+            raise InputError("loss", self.loss, f"mse: the targets of {self.data} are real numbers, not classes")
+        shape = complete(self.arch, self.shape, stream.example_shape)
         for name in OPTIONS:
             object.__setattr__(self, name, getattr(shape, name))
         self.spec()  # raises on bad sizes
@@ -118,7 +122,7 @@ class TrainingConfig:
         Returns:
             The stream.
         """
-        clean = data_stream(self.data, self.batch_size, seed, size=self.image_size)
+        clean = data_stream(self.data, self.batch_size, seed, size=self.image_size, root=self.data_root)
         return clean if self.label_noise == 0 else NoisyLabels(clean, self.label_noise)
 
     def options(self) -> str:

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from empirical.data import fashion_mnist
+from empirical.data.idx import find_idx_folder, read_part
+from empirical.data.locate import data_root
 from theory.errors import InputError
 
 SIDE = 28
@@ -74,9 +76,42 @@ def read_image_set(path: Path, sha256: str, num_classes: int) -> ImageSet:
 
 
 @functools.cache
-def _fashion_mnist() -> ImageSet:
+def _fashion_mnist(_root: str | None = None) -> ImageSet:
     return read_image_set(fashion_mnist.FILE, fashion_mnist.SHA256, len(fashion_mnist.CLASSES))
 
 
-IMAGE_SETS: dict[str, Callable[[], ImageSet]] = {"fashion-mnist-deformed": _fashion_mnist}
-"""Name of a data set → what loads its images. A further set of 28×28 images is one further line here."""
+_IDX_FOLDERS = {"mnist": ("mnist", "MNIST/raw"), "fashion-mnist": ("fashion-mnist", "FashionMNIST/raw")}
+_DEBIAN = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}
+_SOURCES = {
+    "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist (four IDX files, gzipped or not)",
+    "fashion-mnist": "https://github.com/zalandoresearch/fashion-mnist or Debian's package dataset-fashion-mnist",
+}
+
+
+@functools.lru_cache(maxsize=4)
+def read_idx_set(name: str, root: str) -> ImageSet:
+    """Read MNIST or Fashion-MNIST, whole, from their IDX files.
+
+    Args:
+        name: ``mnist`` or ``fashion-mnist``.
+        root: folder of all data sets.
+
+    Returns:
+        60,000 training and 10,000 test images in ten classes.
+    """
+    folders = [Path(root) / folder for folder in _IDX_FOLDERS[name]] + [_DEBIAN[name]] * (name in _DEBIAN)
+    folder = find_idx_folder(name, folders, _SOURCES[name])
+    train, test = (read_part(folder, prefix, SIDE, 10) for prefix in ("train", "t10k"))
+    return ImageSet(*train, *test, num_classes=10)
+
+
+def _required(root: str | None) -> str:
+    return str(data_root(root))
+
+
+IMAGE_SETS: dict[str, Callable[[str | None], ImageSet]] = {
+    "fashion-mnist-deformed": _fashion_mnist,
+    "fashion-mnist-full-deformed": lambda root: read_idx_set("fashion-mnist", _required(root)),
+    "mnist-deformed": lambda root: read_idx_set("mnist", _required(root)),
+}
+"""Name of a stream of deformed images → what loads them from a root. A further set is one further line."""

@@ -40,6 +40,8 @@ class NoisyLabels:
     def __post_init__(self) -> None:
         if not 0 <= self.probability < 1:
             raise InputError("label_noise", self.probability, "a probability, at least 0 and below 1")
+        if self.stream.num_classes == 1:
+            raise InputError("label_noise", self.probability, f"0: the targets of {self.stream.name} are not labels")
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Make the batch of one step.

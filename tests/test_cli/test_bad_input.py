@@ -56,7 +56,7 @@ BAD_VALUES = [
     ("compare", "--steps -1", "steps = -1", INTEGER),
     ("compare", "--steps 3", "steps = 3.0", "must be larger"),
     ("compare", "--seeds 0", "seeds = 0", INTEGER),
-    ("compare", "--data mnist", "data = 'mnist'", "must be one of fashion-mnist-deformed"),
+    ("compare", "--data minst", "data = 'minst'", "must be one of fashion-mnist-deformed"),
     ("compare", "--device gpu9", "device = 'gpu9'", "must be one of those on this machine: cpu"),
 ]
 

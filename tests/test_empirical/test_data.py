@@ -22,9 +22,9 @@ from scipy.interpolate import BSpline
 from scipy.ndimage import map_coordinates
 from scipy.stats import chisquare
 
-from empirical.data import DATA_SETS, DataStream, data_stream, deform, images
+from empirical.data import data_stream, deform, images
 from empirical.data.deform import GRID, PARAMETERS, spline_basis
-from empirical.data.stream import REFERENCE, SIZES, normalisation
+from empirical.data.deformed import REFERENCE, SIZES, DeformedStream, normalisation
 from theory.errors import InputError
 
 NAME = "fashion-mnist-deformed"
@@ -33,7 +33,7 @@ STEPS = st.integers(0, 2**64 - 1)
 
 @pytest.fixture(scope="module")
 def image_set():
-    return images.IMAGE_SETS[NAME]()
+    return images.IMAGE_SETS[NAME](None)
 
 
 def digest(*tensors):
@@ -163,8 +163,8 @@ def test_float32_is_float64_rounded():
 
 
 def test_defaults():
-    assert data_stream() == DataStream(NAME, 64, 0, 28, torch.float32, torch.device("cpu"))
-    assert DATA_SETS == (NAME,)
+    assert data_stream() == DeformedStream(NAME, 64, 0, 28, torch.float32, torch.device("cpu"))
+    assert data_stream(size=14).example_shape == (1, 14, 14)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -254,7 +254,7 @@ def test_deformations_agree_with_scipy(seed, which, extreme):
     u = np.random.default_rng(seed).random(PARAMETERS)
     if extreme:
         u = np.round(u)  # a corner of the box: the largest deformations
-    train = images.IMAGE_SETS[NAME]().train_images[which : which + 1]
+    train = images.IMAGE_SETS[NAME](None).train_images[which : which + 1]
     result = deform.deform(deform.pad(train), np.zeros(1, np.int64), u[None], 28)[0]
     expected = map_coordinates(train[0].astype(float), source(u), order=1, mode="grid-constant", cval=0.0)
     # grey levels up to 255; coordinates differ by rounding, about 1e-14 pixels, times a slope of at most 255 a pixel
@@ -313,7 +313,8 @@ def test_splines_add_up_to_one():
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [
-        ("name", "mnist", NAME),
+        ("name", "emnist", NAME),
+        ("name", f"{NAME}:3", NAME),
         ("name", None, NAME),
         ("batch_size", 0, "integer >= 1"),
         ("batch_size", 2.0, "integer >= 1"),

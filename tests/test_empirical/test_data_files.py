@@ -15,7 +15,7 @@ NAME = "fashion-mnist-deformed"
 
 @pytest.fixture(scope="module")
 def image_set():
-    return images.IMAGE_SETS[NAME]()
+    return images.IMAGE_SETS[NAME](None)
 
 
 def test_the_file_is_the_one_that_make_subset_made(image_set):

@@ -15,7 +15,6 @@ machine. The compressed bytes are those of zlib; another deflate library may pac
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
 import io
 import zipfile
@@ -26,42 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from empirical.data.fashion_mnist import SHA256
+from empirical.data.idx import read_idx
 from theory.errors import InputError
 
 SEED = 20170825  # the day the data set was published
 TRAIN_PER_CLASS, TEST_PER_CLASS = 500, 100
 NUM_CLASSES = 10
-
-_UNSIGNED_BYTES = 8  # the IDX code for uint8: the third byte of the file
-
-
-def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Read one gzipped IDX file of unsigned bytes.
-
-    The format is two zero bytes, the type code, the number of axes, each length as a big-endian 32-bit integer, then
-    the entries, last axis fastest.
-
-    Args:
-        path: a file such as ``train-images-idx3-ubyte.gz``.
-
-    Returns:
-        The array, of the shape that the file states.
-
-    Raises:
-        InputError: the file cannot be read, or is not an IDX file of unsigned bytes.
-    """
-    try:
-        content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
-        raise InputError("IDX file", path.name, f"a readable gzip file at {path} ({error})") from None
-    if len(content) < 4 or content[:3] != bytes([0, 0, _UNSIGNED_BYTES]):
-        raise InputError("IDX file", path.name, "an IDX file of unsigned bytes")
-    axes = content[3]
-    shape = [int(n) for n in np.frombuffer(content[4 : 4 + 4 * axes], dtype=">u4")]
-    entries = np.frombuffer(content[4 + 4 * axes :], dtype=np.uint8)
-    if entries.size != int(np.prod(shape)):
-        raise InputError("IDX file", path.name, f"an IDX file with the {shape} entries that it states")
-    return entries.reshape(shape)
 
 
 def choose(labels: NDArray[np.uint8], per_class: int, words: NDArray[np.uint64]) -> NDArray[np.intp]:
