@@ -13,9 +13,8 @@ with a time and a hash; only then is the boundary traced and fitted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -58,7 +57,7 @@ def aggregated_degree(networks: Networks, x: Tensor) -> NDArray[np.float64]:
         Shape ``(cells,)``; NaN where F is zero.
     """
     weights = networks.weights
-    raw, along = jvp(lambda w: networks.raw(x, w), (weights,), (weights,))
+    raw, along = cast(tuple[Tensor, Tensor], jvp(lambda w: networks.raw(x, w), (weights,), (weights,)))
     square = raw.square().sum((1, 2))
     return torch.where(square > 0, (raw * along).sum((1, 2)) / square, torch.nan).cpu().numpy()
 
@@ -107,7 +106,11 @@ class DegreeCells:
 
 
 def train_degrees(
-    plan: Plan, gamma: NDArray[np.float64], eta: NDArray[np.float64], seed: NDArray[np.int64], store: RunDirectory | None
+    plan: Plan,
+    gamma: NDArray[np.float64],
+    eta: NDArray[np.float64],
+    seed: NDArray[np.int64],
+    store: RunDirectory | None,
 ) -> DegreeCells:
     """Train cells and measure D at log-spaced steps; kept as a shard.
 
@@ -175,8 +178,9 @@ class Prediction:
     Attributes:
         gamma: where D was measured, ascending.
         degree: median D over seeds at each γ.
-        slope: 2/D at the largest γ, where the weights are largest and D has settled most.
-        low: least 2/D over γ and seeds within the settled part.
+        power: 2 for optimizers that step along the gradient, 1 for those that take every weight equally far.
+        slope: power/D at the largest γ, where the weights are largest and D has settled most.
+        low: least power/D over γ and seeds within the settled part.
         high: largest.
         settled_from: least γ from which D stays within ``SETTLED`` of its value at the largest γ.
         cells: number of cells that were used.
@@ -184,6 +188,7 @@ class Prediction:
 
     gamma: tuple[float, ...]
     degree: tuple[float, ...]
+    power: float
     slope: float
     low: float
     high: float
@@ -191,7 +196,7 @@ class Prediction:
     cells: int
 
     def law(self, gamma: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The predicted law up to a factor: exp ∫ 2/D(γ) d ln γ, D between and beyond its γ as at the nearest ones.
+        """The predicted law up to a factor: exp ∫ power/D(γ) d ln γ, D between and beyond its γ as at the nearest ones.
 
         Args:
             gamma: feature-learning strengths, any shape.
@@ -199,7 +204,7 @@ class Prediction:
         Returns:
             η over its value at the least γ of the prediction, same shape.
         """
-        known, slope = np.log(self.gamma), 2 / np.asarray(self.degree)
+        known, slope = np.log(self.gamma), self.power / np.asarray(self.degree)
         at = np.log(gamma)
         fine = np.union1d(np.union1d(np.linspace(known[0], known[-1], 200), known), np.ravel(at))
         value = np.interp(fine, known, slope)
@@ -214,12 +219,38 @@ class Prediction:
         """
         return asdict(self)
 
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Prediction:
+        """Read a prediction back.
 
-def predict(cells: DegreeCells | None) -> Prediction | None:
+        Args:
+            record: as ``record`` gave it.
+
+        Returns:
+            The prediction.
+        """
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+        return cls(**values)
+
+
+def power_of(optimizer: str) -> float:
+    """Numerator of the predicted slope.
+
+    Args:
+        optimizer: of the networks.
+
+    Returns:
+        2, or 1 for sign descent and Adam: they take each weight η far, and |θ| ∝ γ^{1/D}.
+    """
+    return 1.0 if optimizer in {"sign", "adam"} else 2.0
+
+
+def predict(cells: DegreeCells | None, power: float = 2.0) -> Prediction | None:
     """Turn measured degrees into a predicted slope.
 
     Args:
         cells: as ``measure_degrees`` gives them.
+        power: as ``power_of`` gives it.
 
     Returns:
         The prediction; ``None`` where fewer than two γ have a cell that trained with a positive degree.
@@ -235,11 +266,12 @@ def predict(cells: DegreeCells | None) -> Prediction | None:
     near = np.abs(median - median[-1]) <= SETTLED * median[-1]
     first = 0 if near.all() else len(grid) - int(np.argmin(near[::-1]))
     settled = gamma >= grid[first]
-    slopes = 2 / degree[settled]
+    slopes = power / degree[settled]
     return Prediction(
         tuple(grid.tolist()),
         tuple(median.tolist()),
-        float(2 / median[-1]),
+        power,
+        float(power / median[-1]),
         float(slopes.min()),
         float(slopes.max()),
         float(grid[first]),
@@ -256,9 +288,8 @@ def fit_against(prediction: Prediction, points: BoundaryPoints, window: tuple[fl
         window: (low, high) of γ.
 
     Returns:
-        The fit: ``predicted`` is 2/D, ``predicted_window`` the slope of exp ∫ 2/D d ln γ over the points.
+        The fit: ``predicted`` is power/D, ``predicted_window`` the slope of exp ∫ power/D d ln γ over the points.
     """
-    law: Callable[[NDArray[np.float64]], NDArray[np.float64]] = prediction.law
     return fit_power_law(
         points.gamma,
         points.eta,
@@ -267,5 +298,5 @@ def fit_against(prediction: Prediction, points: BoundaryPoints, window: tuple[fl
         seed=points.seed,
         window=window,
         predicted=prediction.slope,
-        law=law(points.gamma),
+        law=prediction.law(points.gamma),
     )

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from empirical.campaign.schema import Unit
+from empirical.campaign.schema import Campaign, Unit
 from empirical.shard import TrainingConfig
 from empirical.trace import NETWORK_TRACE, default_window, exact_law, law_of
 from simulate import TraceSettings
@@ -154,6 +154,10 @@ def window_of(unit: Unit, config: TrainingConfig) -> FitWindow:
     if unit.regime in unit.entry.windows:
         low, high = unit.entry.windows[unit.regime]
         return FitWindow(unit.regime, low, high, f"gamma in [{low:.4g}, {high:.4g}], given in the campaign file.")
+    if unit.regime == "middle":
+        ends = [window_of(replace(unit, regime=regime), config) for regime in ("lazy", "rich")]
+        reason = f"gamma in [{ends[0].high:.4g}, {ends[1].low:.4g}], between the lazy and the rich window: no fit."
+        return FitWindow(unit.regime, ends[0].high, ends[1].low, reason)
     windows = []
     for boundary in unit.entry.boundaries:
         try:
@@ -177,7 +181,7 @@ def plan(unit: Unit, device: str = "cpu", baseline: Plan | None = None) -> Plan:
     Args:
         unit: the unit.
         device: where to train.
-        baseline: plan of the unit that it is compared with, whose window and γ it takes.
+        baseline: plan of the unit that it will be compared with, whose window and γ it takes.
 
     Returns:
         The plan; an ``InputError`` says why when theory leaves no window.
@@ -187,3 +191,45 @@ def plan(unit: Unit, device: str = "cpu", baseline: Plan | None = None) -> Plan:
     gamma = np.geomspace(window.low, window.high, unit.entry.points) if baseline is None else baseline.gamma
     settings = replace(NETWORK_TRACE, resolution=unit.entry.resolution)
     return Plan(unit, config, window, gamma, settings, has_exact_degree(config))
+
+
+def reference(campaign: Campaign, unit: Unit) -> Unit | None:
+    """The unit that another is compared with.
+
+    Args:
+        campaign: both are in it.
+        unit: a unit.
+
+    Returns:
+        The same of its entry's baseline; without one, that of its entry's smallest budget; ``None`` for this itself.
+    """
+    if unit.entry.baseline is not None:
+        return replace(unit, entry=next(e for e in campaign.entries if e.name == unit.entry.baseline))
+    least = min(unit.entry.budgets)
+    return replace(unit, steps=least) if unit.steps != least else None
+
+
+def plan_all(campaign: Campaign, device: str = "cpu") -> tuple[dict[str, Plan], dict[str, str]]:
+    """Plan every unit, before anything is trained.
+
+    Args:
+        campaign: what to run.
+        device: where to train.
+
+    Returns:
+        Plans by the unit's name, and for units that theory leaves no window the reason.
+    """
+    plans, refused = dict[str, Plan](), dict[str, str]()
+
+    def planned(unit: Unit) -> Plan | None:
+        if unit.name not in plans and unit.name not in refused:
+            other = reference(campaign, unit)
+            try:
+                plans[unit.name] = plan(unit, device, planned(other) if other is not None else None)
+            except InputError as error:
+                refused[unit.name] = str(error)
+        return plans.get(unit.name)
+
+    for unit in campaign.units():
+        planned(unit)
+    return plans, refused

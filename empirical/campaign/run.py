@@ -7,28 +7,22 @@ are kept as shards, so that an interrupted campaign goes on where it was.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
-import xarray as xr
 from numpy.typing import NDArray
 
-from empirical.campaign.degree import DegreeCells, Prediction, fit_against, measure_degrees, predict
+from empirical.campaign.degree import DegreeCells, Prediction, fit_against, measure_degrees, power_of, predict
 from empirical.campaign.journal import Journal
-from empirical.campaign.plan import Plan, plan
+from empirical.campaign.plan import Plan, plan_all
 from empirical.campaign.schema import Campaign, Unit
 from empirical.campaign.star import Recording, trace_star
 from empirical.compare import Progress
 from empirical.runners import Runner
-from empirical.shard import TrainingConfig
 from empirical.store import RunDirectory
 from empirical.sweep import Sweep
-from empirical.trace import EXPONENT_COLUMNS, boundary_rows, exponent_row, fit_boundary
-from simulate import OUTCOME_NAMES, BoundaryPoints, ScalingFit, fit_power_law, trace_boundaries
+from empirical.trace import fit_boundary
+from simulate import BoundaryPoints, ScalingFit, fit_power_law, trace_boundaries
 from theory.errors import InputError
 
 Fits = dict[tuple[str, str], ScalingFit]
@@ -73,19 +67,6 @@ class CampaignResult:
     waiting: tuple[Unit, ...]
 
 
-def identity(config: TrainingConfig) -> dict[str, Any]:
-    """Columns that say what was run.
-
-    Args:
-        config: what is trained.
-
-    Returns:
-        ``arch, variant, depth, loss, optimizer``.
-    """
-    what = {"arch": config.arch, "variant": f"relu, width {config.width}", "depth": config.depth}
-    return what | {"loss": config.loss, "optimizer": config.optimizer}
-
-
 def fit_unit(planned: Plan, points: dict[str, BoundaryPoints], prediction: Prediction | None) -> Fits:
     """Fit what a unit traced.
 
@@ -97,9 +78,14 @@ def fit_unit(planned: Plan, points: dict[str, BoundaryPoints], prediction: Predi
     Returns:
         One fit a boundary against the toy's law, where the degree is the depth exactly or the regime is lazy (there the
         exponent does not depend on it); one against 2/D where there is a prediction, but for ``eta_min``; one
-        against nothing where there is neither.
+        against nothing where there is neither, none in the middle.
+
+    Raises:
+        InputError: anything but a boundary that has no law at this depth.
     """
     fits: Fits = {}
+    if planned.unit.regime == "middle":
+        return fits
     window, rich = planned.window, planned.unit.regime == "rich"
     ends = (window.low, window.high)
     for name, found in points.items():
@@ -114,8 +100,9 @@ def fit_unit(planned: Plan, points: dict[str, BoundaryPoints], prediction: Predi
         if prediction is not None and rich and name != "eta_min":
             fits[name, "euler_degree"] = fit_against(prediction, found, ends)
         if not any(boundary == name for boundary, _ in fits):
-            widths = {"eta_low": found.eta_low, "eta_high": found.eta_high, "seed": found.seed}
-            fits[name, "none"] = fit_power_law(found.gamma, found.eta, window=ends, **widths)
+            fits[name, "none"] = fit_power_law(
+                found.gamma, found.eta, eta_low=found.eta_low, eta_high=found.eta_high, seed=found.seed, window=ends
+            )
     return fits
 
 
@@ -135,10 +122,9 @@ def run_unit(planned: Plan, sweep: Sweep, journal: Journal | None) -> UnitResult
     recording, degrees, prediction = Recording(sweep.run_cells), None, None
     if unit.entry.degree and unit.regime == "rich":
         degrees, rough = measure_degrees(planned, sweep, seeds)
-        prediction = predict(degrees)
+        prediction = predict(degrees, power=power_of(planned.config.optimizer))
         if prediction is not None and journal is not None:
-            held = journal.predict(unit.name, prediction.record())
-            prediction = Prediction(**{k: tuple(v) if isinstance(v, list) else v for k, v in held.items()})
+            prediction = Prediction.from_record(journal.predict(unit.name, prediction.record()))
         span = _around(planned, rough)
     else:
         span = planned.span
@@ -192,14 +178,7 @@ def run_campaign(
     Returns:
         Everything that was found.
     """
-    units, refused, plans = campaign.units(), dict[str, str](), dict[str, Plan]()
-    for unit in units:
-        base = unit.entry.baseline
-        name = base and replace(unit, entry=next(e for e in campaign.entries if e.name == base)).name
-        try:
-            plans[unit.name] = plan(unit, device, plans.get(name) if name else None)
-        except InputError as error:
-            refused[unit.name] = str(error)
+    units, (plans, refused) = campaign.units(), plan_all(campaign, device)
     progress.plan(sum(p.expected_cells() * p.config.steps for p in plans.values()))
     journal = None if store is None else Journal(store)
     done: list[UnitResult] = []
@@ -214,109 +193,3 @@ def run_campaign(
             if on_unit is not None:
                 on_unit(CampaignResult(campaign, tuple(done), refused, units[i + 1 :]))
     return CampaignResult(campaign, tuple(done), refused, ())
-
-
-def boundary_table(result: CampaignResult) -> pd.DataFrame:
-    """The columns of ``boundaries.csv``, and the entry and regime of each point.
-
-    Args:
-        result: what was found so far.
-
-    Returns:
-        One row a traced point.
-    """
-    tables = [
-        boundary_rows(found, one.plan.config.steps, **identity(one.plan.config)).assign(
-            entry=one.plan.unit.entry.name, regime=one.plan.unit.regime
-        )
-        for one in result.done
-        for found in one.points.values()
-    ]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
-def exponent_table(result: CampaignResult) -> pd.DataFrame:
-    """The columns of ``exponents.csv``, and what a campaign adds to them.
-
-    Args:
-        result: what was found so far.
-
-    Returns:
-        One row a fit. Further columns: ``steps`` (T), ``entry``, ``degree`` (D at the largest γ), ``slope_low`` and
-        ``slope_high`` (least and largest 2/D over γ and seeds), ``explanation`` of an undetermined verdict.
-    """
-    rows = []
-    for one in result.done:
-        who, guess = identity(one.plan.config), one.prediction
-        for (boundary, by), fit in one.fits.items():
-            row = exponent_row(fit, boundary, one.plan.unit.regime, **who) | {"predicted_by": by}
-            shown = guess is not None and by == "euler_degree"
-            nan = math.nan
-            row |= {"steps": one.plan.config.steps, "entry": one.plan.unit.entry.name}
-            row |= {"degree": guess.degree[-1] if guess and shown else nan}
-            row |= {"slope_low": guess.low if guess and shown else nan}
-            row |= {"slope_high": guess.high if guess and shown else nan, "explanation": fit.explanation}
-            rows.append(row)
-    more = ["steps", "entry", "degree", "slope_low", "slope_high", "explanation"]
-    return pd.DataFrame(rows, columns=[*EXPONENT_COLUMNS, *more])
-
-
-def degree_table(result: CampaignResult) -> pd.DataFrame:
-    """The columns of ``degrees.csv``.
-
-    Args:
-        result: what was found so far.
-
-    Returns:
-        One row a cell and step at which D was measured: ``entry, steps, gamma, eta, seed, outcome, step, degree,
-        settled_at`` (share of T from which D stays within 5 % of its last value).
-    """
-    tables = []
-    for one in result.done:
-        if one.degrees is None:
-            continue
-        cells = one.degrees
-        count = len(cells.step)
-        columns: dict[str, Any] = {"entry": one.plan.unit.entry.name, "steps": one.plan.config.steps}
-        columns |= {name: np.repeat(getattr(cells, name), count) for name in ("gamma", "eta", "seed")}
-        columns["outcome"] = np.repeat(np.array(OUTCOME_NAMES)[cells.outcome], count)
-        columns |= {"step": np.tile(cells.step, len(cells.gamma)), "degree": cells.degree.ravel()}
-        tables.append(pd.DataFrame(columns | {"settled_at": np.repeat(cells.settled_at(), count)}))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
-def cells_dataset(result: CampaignResult) -> xr.Dataset:
-    """Every cell that the traces ran, for ``cells.nc``.
-
-    Args:
-        result: what was found so far.
-
-    Returns:
-        Along ``cell``: ``unit`` (position in the attribute ``units``), ``gamma, eta, seed`` and what became of it.
-    """
-    parts = [one.cells | {"unit": np.full(len(one.cells["gamma"]), i)} for i, one in enumerate(result.done)]
-    names = list(parts[0]) if parts else []
-    data = {name: ("cell", np.concatenate([part[name] for part in parts])) for name in names}
-    about = {"outcome_names": " ".join(OUTCOME_NAMES), "units": " ".join(one.plan.unit.name for one in result.done)}
-    return xr.Dataset(data, attrs=about)
-
-
-def save(result: CampaignResult, store: RunDirectory) -> None:
-    """Write the tables of all finished units: ``boundaries.csv, exponents.csv, degrees.csv, windows.csv, cells.nc``.
-
-    Args:
-        result: what was found so far.
-        store: where.
-    """
-    windows = pd.DataFrame(
-        [{"unit": one.plan.unit.name, "reason": one.plan.window.reason} for one in result.done]
-        + [{"unit": name, "reason": f"refused: {why}"} for name, why in result.refused.items()],
-        columns=["unit", "reason"],
-    )
-    tables = {"boundaries": boundary_table(result), "exponents": exponent_table(result)}
-    tables |= {"degrees": degree_table(result), "windows": windows}
-    for name, table in tables.items():
-        store.write(f"{name}.csv", table.to_csv(index=False, float_format="%.10g"), grows=True)
-    cells = cells_dataset(result)
-    packed: dict[Hashable, Any] = {name: {"zlib": True, "complevel": 4} for name in cells.data_vars}
-    store.write_with("cells.nc", lambda path: cells.to_netcdf(path, engine="netcdf4", encoding=packed), grows=True)

@@ -26,7 +26,9 @@ from empirical.trace import LAW_OF, LAZY_TOLERANCE, MARGIN, RICH_TOLERANCE
 from theory.errors import InputError, one_of, positive_integer, positive_number
 
 FORMAT = 1
-REGIMES = ("lazy", "rich")
+REGIMES = ("lazy", "rich", "middle")
+"""``middle`` is what lies between the two windows: it is traced and not fitted."""
+
 BOUNDARIES = (*LAW_OF, "eta_star")
 GIVEN_ELSEWHERE = {"steps": "budgets", "device": "--device", "thresholds": "the definitions"}
 """Fields of ``TrainingConfig`` that a campaign sets in another place."""
@@ -39,9 +41,9 @@ class Entry:
     Attributes:
         name: letters, digits, ``-`` and ``_``; unique.
         training: fields of ``TrainingConfig``.
-        budgets: budgets T in steps, most important first.
+        budgets: budgets T in steps, most important first; all of them trace the γ of the smallest.
         boundaries: any of ``eta_min, eta_crit, eta_fail, eta_max, eta_star``.
-        regimes: ``lazy``, ``rich`` or both.
+        regimes: any of ``lazy``, ``rich``, ``middle``; the first two when left out.
         seeds: number of seeds, from 0.
         points: γ in each window.
         resolution: widest final bracket, in decades of η.
@@ -58,7 +60,7 @@ class Entry:
     training: Mapping[str, Any]
     budgets: tuple[int, ...] = (1000,)
     boundaries: tuple[str, ...] = ("eta_crit", "eta_fail", "eta_max")
-    regimes: tuple[str, ...] = REGIMES
+    regimes: tuple[str, ...] = REGIMES[:2]
     seeds: int = 3
     points: int = 6
     resolution: float = 0.03
@@ -104,6 +106,9 @@ class Entry:
 
         Returns:
             The configuration.
+
+        Raises:
+            InputError: a field of ``training`` is missing, or out of range.
         """
         try:
             return TrainingConfig(**self.training, steps=steps, device=device)
@@ -120,7 +125,7 @@ class Unit:
     Attributes:
         entry: the kind of network.
         steps: budget T.
-        regime: ``lazy`` or ``rich``.
+        regime: ``lazy``, ``rich`` or ``middle``.
     """
 
     entry: Entry
@@ -161,7 +166,7 @@ class Campaign:
         """All units, in the order in which they run.
 
         Returns:
-            First budgets of all entries, then second ones; entries in order; lazy before rich.
+            First budgets of all entries, then second ones; entries in order; the regimes of an entry as it lists them.
         """
         rank = range(max(len(entry.budgets) for entry in self.entries))
         return tuple(
@@ -181,7 +186,7 @@ class Campaign:
         return asdict(self)
 
 
-_LISTS: dict[str, Callable[[Any], Any]] = {name: tuple for name in ("budgets", "boundaries", "regimes", "gamma_range")}
+_LISTS: dict[str, Callable[[Any], Any]] = dict.fromkeys(("budgets", "boundaries", "regimes", "gamma_range"), tuple)
 _LISTS["windows"] = lambda given: {regime: tuple(ends) for regime, ends in given.items()}
 _ENTRY = tuple(entry.name for entry in fields(Entry))
 
