@@ -435,7 +435,9 @@ class Compare:
     out: Path
     """Directory of the run; the same command goes on with it."""
     preset: Literal["quick", "full"] = "quick"
-    """quick: minutes on two cores. full: wider, longer, more seeds; for a GPU, or a day."""
+    """quick: MLPs, minutes on two cores. full: the committed campaign over all architectures, hours on two cores."""
+    campaign: Path | None = None
+    """A campaign file to run in place of a preset; see docs/campaigns.md."""
     depths: tuple[int, ...] | None = None
     """Weight layers L to compare, in place of the preset's."""
     width: int | None = None
@@ -455,6 +457,9 @@ class Compare:
         """Compute what is missing, then draw and report."""
         from rich.console import Console
 
+        if self.campaign is not None or self.preset == "full":
+            self._run_campaign()
+            return
         from empirical.compare import PRESETS, compare, save
         from empirical.runners import Runner, default_workers, device_list
         from empirical.store import RunDirectory
@@ -475,6 +480,32 @@ class Compare:
         console.print(summary(comparison))
         written = sorted(path.name for path in store.path.iterdir() if path.is_file() and path.name[0] != ".")
         console.print(f"\nIn {store.path}: {', '.join(written)}", soft_wrap=True)
+
+    def _run_campaign(self) -> None:
+        """Run a campaign; tables and report are there after its first unit, and complete with its last."""
+        from rich.console import Console
+
+        from empirical.campaign import load, run_campaign
+        from empirical.runners import Runner, default_workers, device_list
+        from empirical.store import RunDirectory
+        from paper_figures.campaign_report import FULL, Reporter, terminal_table
+        from theory.errors import InputError
+
+        for name in ("depths", "width", "steps", "seeds", "data"):
+            if getattr(self, name) is not None:
+                raise InputError(f"--{name}", getattr(self, name), "left out: a campaign's file sets it (--campaign)")
+        if self.campaign is not None and self.preset == "full":
+            raise InputError("--preset", self.preset, "left out where --campaign is given")
+        campaign = load(self.campaign or FULL)
+        kind, devices = device_list(self.device)
+        store = RunDirectory(self.out, {"command": "compare"} | campaign.describe() | {"device": kind})
+        workers = default_workers(devices) if self.workers is None else self.workers
+        reporter = Reporter(store)
+        with Runner(workers, devices) as runner, _Progress() as progress:
+            found = run_campaign(campaign, store, progress, runner, device=kind, on_unit=reporter)
+        reporter.finish(found)
+        Console(width=None if sys.stdout.isatty() else 120).print(terminal_table(found))
+        print(f"In {store.path}: {', '.join(reporter.files())}")
 
 
 def _write_portrait(

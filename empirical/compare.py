@@ -176,20 +176,8 @@ class CompareConfig:
         return {"command": "compare"} | asdict(self) | {"fit_windows": windows}
 
 
-PRESETS: dict[str, CompareConfig] = {
-    "quick": CompareConfig(preset="quick"),
-    "full": CompareConfig(
-        preset="full",
-        width=256,
-        image_size=28,
-        steps=10_000,
-        seeds=4,
-        window_points=12,
-        portrait_gammas=33,
-        portrait_etas=73,
-    ),
-}
-"""``quick`` is minutes on two cores; ``full`` is a day there, and meant for a GPU."""
+PRESETS: dict[str, CompareConfig] = {"quick": CompareConfig(preset="quick")}
+"""``quick`` is minutes on two cores; what takes longer is a campaign, a file of its own (``empirical.campaign``)."""
 
 
 class Progress(Protocol):

@@ -6,7 +6,7 @@ thread, so that no sum depends on how many cores there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -22,6 +22,7 @@ from empirical.ensemble import DTYPES, Ensemble, EnsembleResult, log_spaced_step
 from empirical.losses import LOSSES
 from empirical.models import Architecture
 from empirical.models.catalogue import OPTIONS, Shape, build, complete, describe
+from empirical.networks import Probe
 from empirical.optimizers import DEFAULT_BETA, OPTIMIZERS
 from empirical.schedules import DEFAULT_WARMUP, Schedule
 from simulate import CellResults, Thresholds
@@ -229,12 +230,16 @@ def _stream(config: TrainingConfig, seed: int) -> _RememberedStream | DataStream
     return _remembered(stream) if size < REMEMBERED_BYTES else stream
 
 
-def train_block(block: Block, device: str | None = None) -> EnsembleResult:
+def train_block(
+    block: Block, device: str | None = None, *, probe: Probe | None = None, probe_steps: Iterable[int] = ()
+) -> EnsembleResult:
     """Train the cells of a block.
 
     Args:
         block: what to train.
         device: which device of the configuration's kind; the configuration's own when ``None``.
+        probe: shown the networks at ``probe_steps``, as in ``Ensemble.run``.
+        probe_steps: steps in 0 … T.
 
     Returns:
         Their results, in the order of the cells.
@@ -257,7 +262,7 @@ def train_block(block: Block, device: str | None = None) -> EnsembleResult:
             device=config.device,
             thresholds=config.thresholds,
         )
-        return ensemble.run(config.steps, log_spaced_steps(config.steps))
+        return ensemble.run(config.steps, log_spaced_steps(config.steps), probe=probe, probe_steps=probe_steps)
 
 
 _CURVES = ("curve_steps", "loss_curve", "accuracy_curve")

@@ -291,28 +291,30 @@ class RunDirectory:
         np.savez_compressed(buffer, digest=np.array(_digest(arrays, path.name)), **dict(arrays))  # type: ignore[arg-type]
         write_atomically(path, buffer.getvalue())
 
-    def write(self, name: str, content: bytes | str) -> Path:
+    def write(self, name: str, content: bytes | str, *, grows: bool = False) -> Path:
         """Write one of the files that users read.
 
         Args:
             name: file name.
             content: bytes or text.
+            grows: as in ``write_with``.
 
         Returns:
             Where it is.
         """
         data = content.encode() if isinstance(content, str) else content
-        return self.write_with(name, lambda path: path.write_bytes(data))
+        return self.write_with(name, lambda path: path.write_bytes(data), grows=grows)
 
-    def write_with(self, name: str, writer: Callable[[Path], object]) -> Path:
+    def write_with(self, name: str, writer: Callable[[Path], object], *, grows: bool = False) -> Path:
         """Write a file that users read with a library that wants a path, and put it in place in one step.
 
         The file is a function of the shards: one that is there and differs was damaged, or made by another version. A
-        notice says so.
+        notice says so, unless the file grows with the run.
 
         Args:
             name: file name.
             writer: called with a temporary path that has the same suffix.
+            grows: the file is written many times in one run, each time of more shards.
 
         Returns:
             Where the file is.
@@ -320,6 +322,6 @@ class RunDirectory:
         place = self.path / name
         with _replacing(place) as temporary:
             writer(temporary)
-            if place.exists() and not filecmp.cmp(temporary, place, shallow=False):
+            if not grows and place.exists() and not filecmp.cmp(temporary, place, shallow=False):
                 self.notice(f"notice: {place} is damaged, or of another version; made again from the shards")
         return place

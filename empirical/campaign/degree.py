@@ -1,0 +1,302 @@
+"""The Euler degree, measured before any slope is fitted, and the rich slope that it predicts.
+
+In the rich regime f = F/γ is of order 1 at the end of training, so that F ∝ γ there; a network of local degree
+D = d ln F/d ln|θ| has |θ| ∝ γ^{1/D} and a curvature ∝ (D F/|θ|)²/γ² ∝ γ^{−2/D} (``theory.degree_law``):
+
+    η_crit ∝ γ^{2/D},        d ln η_crit / d ln γ = 2/D(γ) where D is settled.
+
+D(γ) = ⟨F, θ·∇F⟩/⟨F, F⟩ over held-out examples and classes, at the end of training just below eta_crit. Order matters
+here: a rough trace of one seed (brackets of ``PILOT_RESOLUTION``, to which no slope is fitted) says where eta_crit is;
+one cell for each γ and seed is trained ``BELOW_CRIT`` times below it; D is measured and the prediction is written down
+with a time and a hash; only then is the boundary traced and fitted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.func import jvp
+
+from empirical.campaign.plan import Plan
+from empirical.ensemble import log_spaced_steps
+from empirical.networks import Networks
+from empirical.shard import Block, train_block
+from empirical.store import RunDirectory
+from empirical.sweep import FLOAT32_LEAST_GAMMA, Sweep
+from simulate import BoundaryPoints, Outcome, ScalingFit, fit_power_law, trace_boundaries
+
+PILOT_RESOLUTION = 0.27
+"""Decades: half of the first scan's spacing. Enough to know a learning rate that trains, too little for a slope."""
+
+BELOW_CRIT = 1.5
+"""The cells whose degree is measured train at the lower end of the rough bracket over this."""
+
+SETTLED = 0.05
+"""A degree has settled where it is within this share of its last value."""
+
+EXAMPLES = 256
+"""Held-out examples over which a degree is averaged."""
+
+PATH_POINTS = 12
+"""Log-spaced steps at which the path of D is kept."""
+
+
+def aggregated_degree(networks: Networks, x: Tensor) -> NDArray[np.float64]:
+    """D = ⟨F, θ·∇F⟩/⟨F, F⟩ over examples and classes, one forward-mode product a cell.
+
+    Args:
+        networks: C cells.
+        x: inputs ``(examples, input_dim)``.
+
+    Returns:
+        Shape ``(cells,)``; NaN where F is zero.
+    """
+    weights = networks.weights
+    raw, along = cast(tuple[Tensor, Tensor], jvp(lambda w: networks.raw(x, w), (weights,), (weights,)))
+    square = raw.square().sum((1, 2))
+    return torch.where(square > 0, (raw * along).sum((1, 2)) / square, torch.nan).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class DegreeCells:
+    """Cells that trained just below eta_crit, and their degree on the way.
+
+    Attributes:
+        gamma: feature-learning strength, shape ``(cells,)``.
+        eta: learning rate, same shape.
+        seed: seed, same shape.
+        outcome: ``Outcome`` values, same shape.
+        step: steps t at which D was measured; the last is the budget T.
+        degree: D, shape ``(cells, steps)``; NaN once a cell was decided.
+    """
+
+    gamma: NDArray[np.float64]
+    eta: NDArray[np.float64]
+    seed: NDArray[np.int64]
+    outcome: NDArray[np.int8]
+    step: NDArray[np.int64]
+    degree: NDArray[np.float64]
+
+    def usable(self) -> NDArray[np.bool_]:
+        """Cells that trained and have a degree at the end.
+
+        Returns:
+            Shape ``(cells,)``.
+        """
+        return (self.outcome == Outcome.TRAINED) & np.isfinite(self.degree[:, -1])
+
+    def settled_at(self) -> NDArray[np.float64]:
+        """When D had reached what it is at the end.
+
+        Returns:
+            First kept step from which D stays within ``SETTLED`` of its last value, as a share of T; shape
+            ``(cells,)``; NaN for cells without a degree at the end.
+        """
+        last = self.degree[:, -1:]
+        with np.errstate(invalid="ignore"):
+            near = np.abs(self.degree - last) <= SETTLED * np.abs(last)
+        first = near.shape[1] - np.argmin(near[:, ::-1], axis=1)
+        first = np.where(near.all(axis=1), 0, first).clip(max=len(self.step) - 1)
+        return np.where(np.isfinite(last[:, 0]), self.step[first] / self.step[-1], np.nan)
+
+
+def train_degrees(
+    plan: Plan,
+    gamma: NDArray[np.float64],
+    eta: NDArray[np.float64],
+    seed: NDArray[np.int64],
+    store: RunDirectory | None,
+) -> DegreeCells:
+    """Train cells and measure D at log-spaced steps; kept as a shard.
+
+    Args:
+        plan: whose networks these are.
+        gamma: feature-learning strengths, shape ``(cells,)``.
+        eta: learning rates, same shape.
+        seed: seeds, same shape.
+        store: where the result is kept.
+
+    Returns:
+        The cells and their degrees.
+    """
+    config = plan.config
+    dtype = "float32" if config.dtype == "auto" and gamma.min() >= FLOAT32_LEAST_GAMMA else "float64"
+    block = Block(config, dtype, tuple(gamma.tolist()), tuple(eta.tolist()), tuple(seed.tolist()))
+    steps = np.unique(np.append(log_spaced_steps(config.steps, PATH_POINTS), config.steps))
+    key = {"measured": "euler_degree", "examples": EXAMPLES, "at": steps.tolist()} | block.key()
+    held = store.read_shard(key) if store is not None else None
+    if held is None:
+        degree = np.full((len(gamma), len(steps)), np.nan)
+        held_out = {int(s): config.stream(int(s)).test_set()[0][:EXAMPLES] for s in np.unique(seed)}
+
+        def probe(step: int, networks: Networks) -> None:
+            # a probe is called without gradients, which forward mode does not need
+            degree[networks.cells, int(np.searchsorted(steps, step))] = aggregated_degree(
+                networks, held_out[networks.seed].to(networks.gamma.device, torch.float64)
+            )
+
+        result = train_block(block, probe=probe, probe_steps=steps.tolist())
+        held = {"outcome": result.cells.outcome, "step": steps, "degree": degree}
+        if store is not None:
+            store.write_shard(key, held)
+    return DegreeCells(gamma, eta, seed, held["outcome"], held["step"], held["degree"])
+
+
+def measure_degrees(plan: Plan, sweep: Sweep, seeds: tuple[int, ...]) -> tuple[DegreeCells | None, BoundaryPoints]:
+    """Find eta_crit roughly, then train below it and measure D.
+
+    Args:
+        plan: the unit.
+        sweep: trains the rough trace.
+        seeds: of the cells that are measured; the rough trace has the first.
+
+    Returns:
+        The cells (``None`` where nothing trained), and the rough brackets.
+    """
+    rough = replace(plan.settings, resolution=PILOT_RESOLUTION, sections=2)
+    thresholds = plan.config.thresholds
+    found = trace_boundaries(
+        sweep.run_cells, plan.gamma, ("eta_crit",), plan.span, seeds=seeds[:1], settings=rough, thresholds=thresholds
+    )["eta_crit"]
+    if not len(found):
+        return None, found
+    gamma = np.tile(found.gamma, len(seeds))
+    eta = np.tile(found.eta_low / BELOW_CRIT, len(seeds))
+    seed = np.repeat(np.array(seeds, dtype=np.int64), len(found))
+    return train_degrees(plan, gamma, eta, seed, sweep.store), found
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The rich slope that the Euler degree predicts, written down before the slope is fitted.
+
+    Attributes:
+        gamma: where D was measured, ascending.
+        degree: median D over seeds at each γ.
+        power: 2 for optimizers that step along the gradient, 1 for those that take every weight equally far.
+        slope: power/D at the largest γ, where the weights are largest and D has settled most.
+        low: least power/D over γ and seeds within the settled part.
+        high: largest.
+        settled_from: least γ from which D stays within ``SETTLED`` of its value at the largest γ.
+        cells: number of cells that were used.
+    """
+
+    gamma: tuple[float, ...]
+    degree: tuple[float, ...]
+    power: float
+    slope: float
+    low: float
+    high: float
+    settled_from: float
+    cells: int
+
+    def law(self, gamma: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The predicted law up to a factor: exp ∫ power/D(γ) d ln γ, D between and beyond its γ as at the nearest ones.
+
+        Args:
+            gamma: feature-learning strengths, any shape.
+
+        Returns:
+            η over its value at the least γ of the prediction, same shape.
+        """
+        known, slope = np.log(self.gamma), self.power / np.asarray(self.degree)
+        at = np.log(gamma)
+        fine = np.union1d(np.union1d(np.linspace(known[0], known[-1], 200), known), np.ravel(at))
+        value = np.interp(fine, known, slope)
+        rise = np.concatenate([[0.0], np.cumsum(np.diff(fine) * (value[1:] + value[:-1]) / 2)])
+        return np.asarray(np.exp(np.interp(at, fine, rise) - np.interp(known[0], fine, rise)))
+
+    def record(self) -> dict[str, Any]:
+        """For ``predictions.json``.
+
+        Returns:
+            JSON-ready.
+        """
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Prediction:
+        """Read a prediction back.
+
+        Args:
+            record: as ``record`` gave it.
+
+        Returns:
+            The prediction.
+        """
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+        return cls(**values)
+
+
+def power_of(optimizer: str) -> float:
+    """Numerator of the predicted slope.
+
+    Args:
+        optimizer: of the networks.
+
+    Returns:
+        2, or 1 for sign descent and Adam: they take each weight η far, and |θ| ∝ γ^{1/D}.
+    """
+    return 1.0 if optimizer in {"sign", "adam"} else 2.0
+
+
+def predict(cells: DegreeCells | None, power: float = 2.0) -> Prediction | None:
+    """Turn measured degrees into a predicted slope.
+
+    Args:
+        cells: as ``measure_degrees`` gives them.
+        power: as ``power_of`` gives it.
+
+    Returns:
+        The prediction; ``None`` where fewer than two γ have a cell that trained with a positive degree.
+    """
+    if cells is None:
+        return None
+    good = cells.usable() & (cells.degree[:, -1] > 0)
+    gamma, degree = cells.gamma[good], cells.degree[good, -1]
+    grid = np.unique(gamma)
+    if len(grid) < 2:
+        return None
+    median = np.array([np.median(degree[gamma == g]) for g in grid])
+    near = np.abs(median - median[-1]) <= SETTLED * median[-1]
+    first = 0 if near.all() else len(grid) - int(np.argmin(near[::-1]))
+    settled = gamma >= grid[first]
+    slopes = power / degree[settled]
+    return Prediction(
+        tuple(grid.tolist()),
+        tuple(median.tolist()),
+        power,
+        float(power / median[-1]),
+        float(slopes.min()),
+        float(slopes.max()),
+        float(grid[first]),
+        int(good.sum()),
+    )
+
+
+def fit_against(prediction: Prediction, points: BoundaryPoints, window: tuple[float, float]) -> ScalingFit:
+    """Fit a rich boundary and hold it against the prediction.
+
+    Args:
+        prediction: made before.
+        points: traced points; at least one.
+        window: (low, high) of γ.
+
+    Returns:
+        The fit: ``predicted`` is power/D, ``predicted_window`` the slope of exp ∫ power/D d ln γ over the points.
+    """
+    return fit_power_law(
+        points.gamma,
+        points.eta,
+        eta_low=points.eta_low,
+        eta_high=points.eta_high,
+        seed=points.seed,
+        window=window,
+        predicted=prediction.slope,
+        law=prediction.law(points.gamma),
+    )
