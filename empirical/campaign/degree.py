@@ -27,7 +27,7 @@ from empirical.ensemble import log_spaced_steps
 from empirical.networks import Networks
 from empirical.shard import Block, train_block
 from empirical.store import RunDirectory
-from empirical.sweep import FLOAT32_LEAST_GAMMA, Sweep
+from empirical.sweep import Sweep
 from simulate import BoundaryPoints, Outcome, ScalingFit, fit_power_law, trace_boundaries
 
 PILOT_RESOLUTION = 0.27
@@ -125,8 +125,7 @@ def train_degrees(
         The cells and their degrees.
     """
     config = plan.config
-    dtype = "float32" if config.dtype == "auto" and gamma.min() >= FLOAT32_LEAST_GAMMA else "float64"
-    block = Block(config, dtype, tuple(gamma.tolist()), tuple(eta.tolist()), tuple(seed.tolist()))
+    block = Block(config, tuple(gamma.tolist()), tuple(eta.tolist()), tuple(seed.tolist()))
     steps = np.unique(np.append(log_spaced_steps(config.steps, PATH_POINTS), config.steps))
     key = {"measured": "euler_degree", "examples": EXAMPLES, "at": steps.tolist()} | block.key()
     held = store.read_shard(key) if store is not None else None
