@@ -22,6 +22,7 @@ from empirical.ensemble import DTYPES, Ensemble, EnsembleResult, log_spaced_step
 from empirical.losses import LOSSES
 from empirical.models import Architecture
 from empirical.models.catalogue import OPTIONS, Shape, build, complete, describe
+from empirical.models.user import UserArchitecture
 from empirical.optimizers import DEFAULT_BETA, OPTIMIZERS
 from simulate import CellResults, Thresholds
 from theory.errors import InputError, one_of, positive_integer
@@ -37,7 +38,7 @@ class TrainingConfig:
         depth: weight layers L, on the longest way through the network. Like every option of an architecture it has a
             default, which takes the place of ``None``; ``None`` stays where the architecture has no such option, and
             anything else is refused there (``empirical.models.catalogue``).
-        arch: ``mlp``, ``cnn``, ``resnet`` or ``vit``.
+        arch: ``mlp``, ``cnn``, ``resnet`` or ``vit``, or a user's ``module:Class`` (``empirical.models.user``).
         width: hidden width N: channels of a convolution, features of a token.
         data: name of the data stream.
         image_size: side of the images in pixels.
@@ -57,6 +58,7 @@ class TrainingConfig:
         norm_gain: whether these norms have learnable gains.
         heads: attention heads of a ViT.
         patch: side of its patches in pixels.
+        source: fingerprint of the file of a user's class; found, never given.
     """
 
     depth: int = None  # type: ignore[assignment]  # an integer once made
@@ -80,6 +82,7 @@ class TrainingConfig:
     norm_gain: bool | None = None
     heads: int | None = None
     patch: int | None = None
+    source: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "steps"):
@@ -95,7 +98,9 @@ class TrainingConfig:
         shape = complete(self.arch, self.shape, example_shape)
         for name in OPTIONS:
             object.__setattr__(self, name, getattr(shape, name))
-        self.spec()  # raises on bad sizes
+        spec = self.spec()  # raises on bad sizes
+        if isinstance(spec, UserArchitecture):
+            object.__setattr__(self, "source", spec.source())
 
     def stream(self, seed: int) -> DataStream:
         """Data stream of a seed.
@@ -121,6 +126,15 @@ class TrainingConfig:
         """
         stream = self.stream(0)
         return build(self.arch, self.shape, stream.example_shape, stream.num_classes)
+
+    def weight_layers(self) -> int:
+        """Weight layers on the longest way through the network; of a user's, the number of its matrices and kernels.
+
+        Returns:
+            What tables have as ``depth``.
+        """
+        spec = self.spec()
+        return spec.matrices() if isinstance(spec, UserArchitecture) else self.depth
 
     def variant(self) -> str:
         """What tables say of the architecture besides its name and depth.
