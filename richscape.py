@@ -247,7 +247,7 @@ class _Networks:
     out: Path
     """Directory of the run; the same command goes on with it."""
     arch: str = "mlp"
-    """Architecture, bias-free and in μP: mlp, cnn, resnet or vit."""
+    """Architecture, bias-free and in μP: mlp, cnn, resnet or vit; or module:Class, a torch.nn.Module of your own."""
     depth: int | None = None
     """Weight layers L; 3 when not given. Of a resnet or a vit it follows from the blocks."""
     width: int | None = None
@@ -333,7 +333,7 @@ class _Networks:
     def identity(self) -> dict[str, Any]:
         """Columns that say what was run."""
         training = self.training()
-        what = {"arch": self.arch, "variant": training.variant(), "depth": training.depth}
+        what = {"arch": self.arch, "variant": training.variant(), "depth": training.weight_layers()}
         return what | {"loss": self.loss, "optimizer": self.optimizer}
 
 

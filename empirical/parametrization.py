@@ -33,8 +33,9 @@ These are the entries of the table for Adam in Yang et al. 2022 (arXiv:2203.0346
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -89,13 +90,50 @@ def mup_layers(
     return tuple(LayerScale(out, into, a, width * a * a, s * a) for out, into, a, s in sizes)
 
 
+def width_multipliers(module: nn.Module, normalized: bool = False) -> dict[str, float]:
+    """Multipliers of η for a module of unknown make, from the shapes of its parameters alone.
+
+    Matrices and kernels (two axes or more, outputs first) are taken to have entries of order fan_in^{−1/2}, as PyTorch
+    and He give them, also in the readout; N is the fan-in of the last one. Tensors with one axis (biases, gains) and
+    tables of ``nn.Embedding`` have one input.
+
+    ====================  ======================  =============================
+    parameter             along a gradient        equally far (sign, Adam)
+    ====================  ======================  =============================
+    fan_in n              N / n                   1 / n
+    one input             N                       1
+    ====================  ======================  =============================
+
+    A readout of order N^{−1/2} in place of μP's 1/N makes F larger by N^{1/2}: the network is the one that μP would
+    have at γ N^{−1/2}. Everything else on the γ axis is as in μP.
+
+    Args:
+        module: with its parameters in the order in which they act, the readout last.
+        normalized: for optimizers that take every weight equally far.
+
+    Returns:
+        One entry a trainable parameter, in the order of ``named_parameters``.
+
+    Raises:
+        InputError: no parameter can be trained.
+    """
+    tables = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Embedding)}
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    if not trained:
+        raise InputError("module", type(module).__name__, "one with trainable parameters")
+    fans = {n: 1 if p.dim() < 2 or id(p) in tables else p[0].numel() for n, p in trained.items()}
+    width = next((fan for fan in reversed(fans.values()) if fan > 1), 1)
+    return {name: (1 if normalized else width) / fan for name, fan in fans.items()}
+
+
 class RescaledModule(nn.Module):
     """The centred, downscaled output f = (F(θ) − F(θ₀)) / γ of any module; made by ``rescale``."""
 
-    def __init__(self, module: nn.Module, gamma: float) -> None:
+    def __init__(self, module: nn.Module, gamma: float, multipliers: Mapping[str, float]) -> None:
         super().__init__()
         self.module = module
         self.gamma = gamma
+        self.multipliers = dict(multipliers)
         self.initial = copy.deepcopy(module).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,8 +147,27 @@ class RescaledModule(nn.Module):
         """
         return cast(Tensor, (self.module(x) - self.initial(x)) / self.gamma)
 
+    def parameter_groups(self, eta: float) -> list[dict[str, Any]]:
+        """Parameters with their learning rates, for ``torch.optim.SGD`` and others that take groups.
 
-def rescale(module: nn.Module, gamma: float) -> RescaledModule:
+        Args:
+            eta: η before the width multiplier. The 1/γ of the output is in the gradient already.
+
+        Returns:
+            One group a trainable parameter, ``{"params": [p], "lr": multiplier · η}``.
+        """
+        positive_number("eta", eta)
+        parameters = dict(self.module.named_parameters())
+        return [{"params": [parameters[name]], "lr": eta * rate} for name, rate in self.multipliers.items()]
+
+
+def rescale(
+    module: nn.Module,
+    gamma: float,
+    *,
+    learning_rates: Mapping[str, float] | None = None,
+    normalized: bool = False,
+) -> RescaledModule:
     """Put a network on the γ axis: centre its output at the start and divide it by γ.
 
     The weights θ₀ are copied when this is called and never trained; ``parameters()`` that require a gradient are the
@@ -119,15 +176,24 @@ def rescale(module: nn.Module, gamma: float) -> RescaledModule:
     Args:
         module: any module that maps a batch to a tensor of outputs, without state shared between examples.
         gamma: feature-learning strength; lazy when small, rich when large.
+        learning_rates: multipliers of η by name of the parameter, for ``parameter_groups``; those of
+            ``width_multipliers`` where not given.
+        normalized: whether ``parameter_groups`` is for an optimizer that takes every weight equally far (Adam).
 
     Returns:
         A module whose output is zero now, and whose trainable parameters are those of ``module``.
 
     Raises:
-        InputError: γ is not positive and finite, or ``module`` has batch statistics.
+        InputError: γ is not positive and finite, ``module`` has batch statistics, or ``learning_rates`` names no
+            trainable parameter or gives a number that is not positive.
     """
     positive_number("gamma", gamma)
     for name, layer in module.named_modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             raise InputError("module", f"{name} ({type(layer).__name__})", "without batch normalisation: f(0) is not 0")
-    return RescaledModule(module, float(gamma))
+    multipliers = width_multipliers(module, normalized) if any(p.requires_grad for p in module.parameters()) else {}
+    for name, rate in (learning_rates or {}).items():
+        if name not in multipliers:
+            raise InputError("learning_rates", name, "names of trainable parameters: " + ", ".join(multipliers))
+        multipliers[name] = positive_number(f"learning_rates[{name}]", rate)
+    return RescaledModule(module, float(gamma), multipliers)

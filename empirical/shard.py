@@ -23,6 +23,7 @@ from empirical.losses import LOSSES
 from empirical.models import Architecture
 from empirical.models.catalogue import OPTIONS, Shape, build, complete, describe
 from empirical.networks import Probe
+from empirical.models.user import UserArchitecture
 from empirical.optimizers import DEFAULT_BETA, OPTIMIZERS
 from empirical.schedules import DEFAULT_WARMUP, Schedule
 from simulate import CellResults, Thresholds
@@ -39,7 +40,7 @@ class TrainingConfig:
         depth: weight layers L, on the longest way through the network. Like every option of an architecture it has a
             default, which takes the place of ``None``; ``None`` stays where the architecture has no such option, and
             anything else is refused there (``empirical.models.catalogue``).
-        arch: ``mlp``, ``cnn``, ``resnet`` or ``vit``.
+        arch: ``mlp``, ``cnn``, ``resnet`` or ``vit``, or a user's ``module:Class`` (``empirical.models.user``).
         width: hidden width N: channels of a convolution, features of a token.
         data: name of the data stream.
         image_size: side of the images in pixels; of a teacher, the input dimension.
@@ -64,6 +65,7 @@ class TrainingConfig:
         norm_gain: whether these norms have learnable gains.
         heads: attention heads of a ViT.
         patch: side of its patches in pixels.
+        source: fingerprint of the file of a user's class; found, never given.
     """
 
     depth: int = None  # type: ignore[assignment]  # an integer once made
@@ -92,6 +94,7 @@ class TrainingConfig:
     norm_gain: bool | None = None
     heads: int | None = None
     patch: int | None = None
+    source: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "steps"):
@@ -112,7 +115,9 @@ class TrainingConfig:
         shape = complete(self.arch, self.shape, stream.example_shape)
         for name in OPTIONS:
             object.__setattr__(self, name, getattr(shape, name))
-        self.spec()  # raises on bad sizes
+        spec = self.spec()  # raises on bad sizes
+        if isinstance(spec, UserArchitecture):
+            object.__setattr__(self, "source", spec.source())
 
     def stream(self, seed: int) -> DataStream | NoisyLabels:
         """Data stream of a seed.
@@ -153,6 +158,15 @@ class TrainingConfig:
         """
         stream = self.stream(0)
         return build(self.arch, self.shape, stream.example_shape, stream.num_classes)
+
+    def weight_layers(self) -> int:
+        """Weight layers on the longest way through the network; of a user's, the number of its matrices and kernels.
+
+        Returns:
+            What tables have as ``depth``.
+        """
+        spec = self.spec()
+        return spec.matrices() if isinstance(spec, UserArchitecture) else self.depth
 
     def variant(self) -> str:
         """What tables say of the network and its training besides name, depth, loss and optimizer.

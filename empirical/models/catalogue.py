@@ -12,6 +12,7 @@ from empirical.models.cnn import CNN
 from empirical.models.mlp import MLP
 from empirical.models.resnet import ResNet
 from empirical.models.stack import Architecture
+from empirical.models.user import UserArchitecture
 from empirical.models.vit import ViT
 from theory.errors import InputError, one_of, positive_integer
 
@@ -79,11 +80,23 @@ def default_strides(convolutions: int, side: int) -> tuple[int, ...]:
     return tuple(out)
 
 
+def is_users(arch: str) -> bool:
+    """Whether an architecture is a user's class.
+
+    Args:
+        arch: any name.
+
+    Returns:
+        Whether it has the form ``module:Class``.
+    """
+    return isinstance(arch, str) and ":" in arch
+
+
 def complete(arch: str, given: Shape, example_shape: tuple[int, ...]) -> Shape:
     """Fill in what was not given.
 
     Args:
-        arch: one of ``ARCHITECTURES``.
+        arch: one of ``ARCHITECTURES``, or ``module:Class``.
         given: options; ``None`` where not given.
         example_shape: of the data: ``(channels, side, side)``, or ``(d,)``.
 
@@ -94,15 +107,19 @@ def complete(arch: str, given: Shape, example_shape: tuple[int, ...]) -> Shape:
         InputError: an unknown architecture, an option that it does not have, images asked of data that are none, or
             depths that contradict the other options.
     """
-    known = DEFAULTS[one_of("arch", arch, ARCHITECTURES)]
+    known: dict[str, Any] = (
+        {"depth": None, "width": None} if is_users(arch) else DEFAULTS[one_of("arch", arch, ARCHITECTURES)]
+    )
     for name in OPTIONS:
         if getattr(given, name) is not None and name not in known:
             raise InputError(name, getattr(given, name), f"not given: an architecture {arch} has no such option")
-    out = {name: default if getattr(given, name) is None else getattr(given, name) for name, default in known.items()}
+    out: dict[str, Any] = {
+        name: default if getattr(given, name) is None else getattr(given, name) for name, default in known.items()
+    }
     for name in ("width", "blocks", "heads", "patch"):
         if out.get(name) is not None:
             positive_integer(name, out[name])
-    if arch == "mlp":
+    if arch == "mlp" or is_users(arch):
         return Shape(**out)
     if len(example_shape) != 3:
         raise InputError("arch", arch, f"mlp on data of shape {example_shape}, which are no images")
@@ -128,7 +145,7 @@ def build(arch: str, shape: Shape, example_shape: tuple[int, ...], num_classes: 
     """Specification of an architecture.
 
     Args:
-        arch: one of ``ARCHITECTURES``.
+        arch: one of ``ARCHITECTURES``, or ``module:Class``.
         shape: as ``complete`` gives it.
         example_shape: of the data.
         num_classes: outputs.
@@ -136,6 +153,8 @@ def build(arch: str, shape: Shape, example_shape: tuple[int, ...], num_classes: 
     Returns:
         The specification, checked.
     """
+    if is_users(arch):
+        return UserArchitecture(arch, tuple(example_shape), num_classes, shape.width, shape.depth)
     has = {name: getattr(shape, name) for name in DEFAULTS[arch]}
     if arch == "mlp":
         dim = 1
@@ -154,12 +173,15 @@ def describe(arch: str, shape: Shape) -> str:
     """What the ``variant`` column of a table says: every option that the depth does not tell.
 
     Args:
-        arch: one of ``ARCHITECTURES``.
+        arch: one of ``ARCHITECTURES``, or ``module:Class``.
         shape: as ``complete`` gives it.
 
     Returns:
         One line, such as ``relu, width 64`` or ``relu, layer norm, final norm, 2 blocks, width 8``.
     """
+    if is_users(arch):
+        given = {"depth": shape.depth, "width": shape.width}
+        return ", ".join(f"{name} {size}" for name, size in given.items() if size is not None) or "as it is"
     words = [str(shape.activation)]
     if arch == "cnn":
         words.append("strides " + "-".join(map(str, shape.strides or ())))
