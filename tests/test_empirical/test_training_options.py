@@ -21,6 +21,8 @@ from empirical import MLP, Ensemble, data_stream, rescale
 from empirical.losses import LOSSES
 from empirical.models.cnn import CNN
 from empirical.models.module import ModuleArchitecture
+from empirical.models.resnet import ResNet
+from empirical.models.vit import ViT
 from empirical.optimizers import ADAM_EPSILON, OPTIMIZERS
 from empirical.schedules import SCHEDULES
 from empirical.shard import TrainingConfig
@@ -64,7 +66,7 @@ class Shaped(nn.Module):
 def plain_network(spec, seed, optimizer, decay):
     """A network, and for each of its tensors the multiplier of η, PyTorch's weight decay, and 1/ε's scale."""
     normalized = optimizer in {"adam", "sign"}
-    if not isinstance(spec, MLP):
+    if getattr(spec, "activation", "") != "relu" or not isinstance(spec, MLP):
         module = Shaped(spec.module(seed).double(), spec.example_shape)
         rates = spec.rates(normalized)
         named = [(p, rates[name.removeprefix("module.")]) for name, p in module.named_parameters()]
@@ -165,7 +167,16 @@ ANY_MODULE = ModuleArchitecture(
 )
 
 
-@pytest.mark.parametrize("spec", [CNN((2, 1), 3, SIZE, 10), ANY_MODULE], ids=["cnn", "module"])
+OTHERS = {
+    "cnn": CNN((2, 1), 3, SIZE, 10),
+    "module": ANY_MODULE,
+    "tanh": MLP(3, 6, SIZE**2, 10, "tanh"),
+    "resnet": ResNet(1, 3, (1, SIZE, SIZE), 10, norm="layer", norm_gain=True),
+    "vit": ViT(1, 4, (1, SIZE, SIZE), 10, patch=7),
+}
+
+
+@pytest.mark.parametrize("spec", OTHERS.values(), ids=OTHERS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_other_architectures_equal_plain_runs_of_pytorch(spec, optimizer):
     # as above; γ = 1e-3 goes through the lazy path
