@@ -579,7 +579,6 @@ class CNNStack:
         """
         if self._cells is None:
             raise RuntimeError("update comes after forward")
-        self.optimizer.begin()
         self._cells.backward(gradient.to(self.inner))
         rates = self.spec.rates(self.optimizer.normalized).values()
         for slot, (rate, moved) in enumerate(zip(rates, self.displacement, strict=True)):

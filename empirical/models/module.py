@@ -304,7 +304,6 @@ class ModuleStack:
         Args:
             gradient: ∂ℓ/∂F times ``optimizer.output_scale``, shape ``(cells, num_classes, batch)``.
         """
-        self.optimizer.begin()
         gradient = gradient.mT.to(self.inner)
         found = {name: torch.empty_like(moved) for name, moved in self.displacement.items()}
         weights = self._weights()

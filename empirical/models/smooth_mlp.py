@@ -70,7 +70,6 @@ class SmoothMLPStack(MLPStack):
         Args:
             gradient: ∂ℓ/∂f times ``optimizer.output_scale``, shape ``(cells, num_classes, batch)``.
         """
-        self.optimizer.begin()
         gradient = gradient.to(self.weights[0].dtype)
         for layer in range(len(self.weights) - 1, 0, -1):
             below = self._below[layer - 1]
