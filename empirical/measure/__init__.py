@@ -1,1 +1,1 @@
-"""Measurements of many networks at once, each a function of ``empirical.networks.Networks``."""
+"""Measurements of trained networks: functions of ``Networks`` and data that say what was learned, and how sharply."""

@@ -324,3 +324,21 @@ def test_bad_kernels_are_refused():
     networks, _ = cells_of(SPECS["mlp"])
     with pytest.raises(InputError, match="x ="):
         ntk(networks, torch.zeros(2, 15))
+
+
+def test_the_readout_is_found_among_matrices_of_its_shape():
+    """Width and classes equal, and the readout registered first."""
+    torch.manual_seed(0)
+
+    class Shuffled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.readout, self.hidden = nn.Linear(4, 4), nn.Linear(16, 4, bias=False)
+            self.between = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.readout(torch.tanh(self.between(torch.tanh(self.hidden(x)))))
+
+    module, x = Shuffled().double(), examples(SPECS["mlp"])
+    expected = torch.tanh(module.between(torch.tanh(module.hidden(x)))).detach().numpy()
+    np.testing.assert_allclose(representations(networks_of(module, example_shape=(16,)), x)[0], expected, rtol=1e-12)

@@ -76,15 +76,15 @@ def test_one_layer_is_linear_regression_in_closed_form():
         np.testing.assert_allclose(found.output[0, 0], expected, rtol=1e-9, atol=1e-12)
 
 
-def errors(spec, gamma, *, share=0.3, steps=150, loss="mse", points=12):
+def errors(spec, gamma, *, share=0.3, steps=120, loss="mse", points=12):
     """Relative distance of trained networks from the linearised one, (cells, points); and the largest f_lin."""
     gamma, kept = np.asarray(gamma), recorded_steps(steps, points)[1:]
-    x = stream().test_set()[0][:60]
-    rate = stable_rate(start_of(spec), stream()(0)[0], share)
+    x, batches = stream().test_set()[0][:60], stream(batch=32)
+    rate = stable_rate(start_of(spec), batches(0)[0], share)
     recorder = Recorder({"f": lambda networks: networks.output(x)})
-    run = Ensemble(spec, gamma, rate * gamma**2, 0, stream=stream, dtype="float64", loss=loss)
+    run = Ensemble(spec, gamma, rate * gamma**2, 0, stream=lambda seed: batches, dtype="float64", loss=loss)
     run.run(steps, probe=recorder, probe_steps=kept)
-    linear = train_linearized(start_of(spec), rate, stream(), steps, x, at=kept, loss=loss).output[:, 0]
+    linear = train_linearized(start_of(spec), rate, batches, steps, x, at=kept, loss=loss).output[:, 0]
     return relative_error(recorder.dataset(run).f.values, linear), np.abs(linear).max()
 
 
