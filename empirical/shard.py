@@ -22,8 +22,8 @@ from empirical.ensemble import DTYPES, Ensemble, EnsembleResult, log_spaced_step
 from empirical.losses import LOSSES
 from empirical.models import Architecture
 from empirical.models.catalogue import OPTIONS, Shape, build, complete, describe
-from empirical.networks import Probe
 from empirical.models.user import UserArchitecture
+from empirical.networks import Probe
 from empirical.optimizers import DEFAULT_BETA, OPTIMIZERS
 from empirical.schedules import DEFAULT_WARMUP, Schedule
 from simulate import CellResults, Thresholds
