@@ -70,6 +70,8 @@ class CNN:
     image_channels: int = 1
     activation: str = "relu"
 
+    can_die = False  # through ``ModuleStack``, where only other activations than ReLU go
+
     def __post_init__(self) -> None:
         activation(self.activation)
         object.__setattr__(self, "strides", tuple(self.strides))

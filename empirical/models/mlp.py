@@ -1,4 +1,4 @@
-"""Bias-free MLPs in μP, many at once, with their gradients written out. Here ReLU's, other activations in ``smooth_mlp``.
+"""Bias-free MLPs in μP, many at once, with their gradients written out: ReLU's here, others in ``smooth_mlp``.
 
 A stack holds the effective weights V_ℓ of C cells. Weights are (C, out, in) and activations (C, features, batch), so
 that every product is one matrix product over contiguous memory. The first layer sees the same batch in every cell of a

@@ -74,6 +74,8 @@ class ModuleArchitecture:
     input_shape: tuple[int, ...] | None = None
     learning_rates: Mapping[str, float] = field(default_factory=dict, hash=False)
 
+    can_die = False
+
     def __post_init__(self) -> None:
         positive_integer("input_dim", self.input_dim)
         positive_integer("num_classes", self.num_classes)
@@ -156,6 +158,10 @@ class ModuleSpecification(Protocol):
     """What a stack of modules asks of an architecture."""
 
     @property
+    def can_die(self) -> bool:
+        """Whether F = 0 on a whole batch says that no gradient is left, as where a ReLU is right below the readout."""
+
+    @property
     def example_shape(self) -> tuple[int, ...]:
         """Shape in which the module takes one example."""
 
@@ -201,6 +207,7 @@ class ModuleStack:
         self.rates = spec.rates(placement.optimizer.normalized)
         self.displacement = {n: start.new_zeros(len(index), *start.shape[1:]) for n, start in self.start.items()}
         self.chunk = chunk
+        self._silent = torch.zeros(len(index), dtype=torch.bool, device=placement.device)
         self._inputs: Sequence[Tensor] = ()
         self._backward: list[Callable[[Tensor], dict[str, Tensor]]] = []
 
@@ -270,7 +277,7 @@ class ModuleStack:
             self._call({name: start[seed : seed + 1] for name, start in self.start.items()}, seed, x)
             for seed, x in enumerate(self._inputs)
         ]
-        self._backward, outputs, kept = [], [], 0.0
+        self._backward, outputs, silent, kept = [], [], list[Tensor](), 0.0
         for seed, part in self._chunks(len(inputs[0])):
             cells = {name: weight[part] for name, weight in weights.items()}
             kept += (part.stop - part.start) * self._bytes_of_a_cell(len(inputs[0]))
@@ -280,6 +287,8 @@ class ModuleStack:
             else:
                 output = self._call(cells, seed, self._inputs[seed])
             outputs.append(output.detach() - initial[seed])
+            silent.append((output.detach() == 0).flatten(1).all(1))
+        self._silent = torch.cat(silent) & self.spec.can_die
         return torch.cat(outputs).mT.to(self.dtype, memory_format=torch.contiguous_format)
 
     def _with_backward(
@@ -291,12 +300,12 @@ class ModuleStack:
         return output, lambda gradient: pull(gradient)[0]
 
     def inactive(self) -> Tensor:
-        """Nothing is known about a module's units: no cell is ever reported as dead.
+        """Cells whose output and gradients are exactly zero on the last batch, where the architecture can say so.
 
         Returns:
-            All false, shape ``(cells,)``.
+            Booleans, shape ``(cells,)``; all false for modules of which nothing is known (``can_die``).
         """
-        return torch.zeros(len(self.seed_index), dtype=torch.bool, device=self.seed_index.device)
+        return self._silent
 
     def update(self, gradient: Tensor) -> None:
         """One optimizer step from the last ``forward``.

@@ -68,6 +68,11 @@ class ResNet(ScaledArchitecture):
         return self.input_shape
 
     @property
+    def can_die(self) -> bool:
+        """Whether F = 0 on a whole batch says that no gradient is left: with ReLU below the readout, it does."""
+        return self.activation == "relu"
+
+    @property
     def stem_stride(self) -> int:
         """Stride of the first convolution."""
         return 2 if self.input_shape[1] > 8 else 1

@@ -85,6 +85,11 @@ class ScaledArchitecture(ABC):
     """Specification of a network by the scales of its tensors; see ``empirical.models.stack.Architecture``."""
 
     @property
+    def can_die(self) -> bool:
+        """Whether F = 0 on a whole batch says that no gradient is left."""
+        return False
+
+    @property
     @abstractmethod
     def example_shape(self) -> tuple[int, ...]:
         """Shape of one image, channels first."""

@@ -80,6 +80,8 @@ class UserArchitecture:
     width: int | None = None
     depth: int | None = None
 
+    can_die = False
+
     def __post_init__(self) -> None:
         names = self._names()
         for option in ("width", "depth"):
