@@ -143,8 +143,9 @@ def drift(kernel: NDArray[np.float64], reference: NDArray[np.float64]) -> Kernel
     now = kernel.reshape(len(kernel), -1)
     first = np.broadcast_to(reference.reshape(len(reference), -1), now.shape)
     size, origin = np.linalg.norm(now, axis=1, keepdims=True), np.linalg.norm(first, axis=1, keepdims=True)
-    relative = _divide(np.linalg.norm(now - first, axis=1), origin[:, 0])
-    apart = _divide(now, size) - _divide(first, origin)
+    with np.errstate(invalid="ignore", over="ignore"):
+        relative = _divide(np.linalg.norm(now - first, axis=1), origin[:, 0])
+        apart = _divide(now, size) - _divide(first, origin)
     return KernelDrift(relative, 0.5 * np.square(apart).sum(1))
 
 
@@ -172,7 +173,8 @@ def last_layer_kernel(networks: Networks, x: Tensor) -> NDArray[np.float64]:
         Shape ``(cells, n, n)``, float64. How φ is found, and what is raised when it cannot be: ``representations``.
     """
     features = representations(networks, x)
-    return features @ features.swapaxes(1, 2) / features.shape[2]
+    with np.errstate(invalid="ignore", over="ignore"):  # cells that have diverged
+        return features @ features.swapaxes(1, 2) / features.shape[2]
 
 
 def kernel_target_alignment(
@@ -212,8 +214,9 @@ def center(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
     Returns:
         Same shape.
     """
-    half = kernel - kernel.mean(-1, keepdims=True)
-    return half - half.mean(-2, keepdims=True)
+    with np.errstate(invalid="ignore", over="ignore"):  # cells that have diverged
+        half = kernel - kernel.mean(-1, keepdims=True)
+        return half - half.mean(-2, keepdims=True)
 
 
 def cka(kernel_a: NDArray[np.float64], kernel_b: NDArray[np.float64], *, unbiased: bool = False) -> NDArray[np.float64]:
@@ -243,9 +246,9 @@ def cka(kernel_a: NDArray[np.float64], kernel_b: NDArray[np.float64], *, unbiase
         return _cosine(center(kernel_a), center(kernel_b))
     if kernel_a.shape[-1] < 4:
         raise InputError("kernel_a", kernel_a.shape, "of at least four examples for the unbiased estimate")
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):  # negative estimates, and cells that have diverged
         scale = np.sqrt(_hsic_u(kernel_a, kernel_a) * _hsic_u(kernel_b, kernel_b))
-    return _divide(_hsic_u(kernel_a, kernel_b), scale)
+        return _divide(_hsic_u(kernel_a, kernel_b), scale)
 
 
 def _hsic_u(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -270,6 +273,7 @@ def _square(field: str, kernel: NDArray[np.float64]) -> None:
 
 
 def _divide(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Quotient a / b, NaN where b is not a positive number."""
-    safe = np.where(b > 0, b, np.nan)
-    return a / safe
+    """Quotient a / b, NaN where b is not positive and finite."""
+    safe = np.where((b > 0) & np.isfinite(b), b, np.nan)
+    with np.errstate(invalid="ignore"):
+        return a / safe

@@ -20,9 +20,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from empirical.ensemble import log_spaced_steps
 from empirical.networks import Networks
-from theory.errors import InputError
+from theory.errors import InputError, positive_integer
 
 Function = Callable[[Networks], ArrayLike]
 """Gives one row a cell, ``(cells, …)``, of the same shape at every step; a row depends on its own cell alone."""
@@ -71,7 +70,8 @@ def recorded_steps(steps: int, points: int = 40) -> NDArray[np.int64]:
     Returns:
         Ascending steps from 0 to T, without repeats.
     """
-    return np.union1d(log_spaced_steps(steps, points), [steps])
+    positive_integer("steps", steps)
+    return np.union1d(0, np.round(np.geomspace(1, steps, max(points - 1, 2))).astype(np.int64))
 
 
 class Recorder:
