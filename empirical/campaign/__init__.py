@@ -1,6 +1,6 @@
 """Campaigns: the boundaries of many architectures, one file that says which, one command that measures them."""
 
-from empirical.campaign.degree import DegreeCells, Prediction, aggregated_degree
+from empirical.campaign.degree import DegreeCells, Prediction
 from empirical.campaign.run import CampaignResult, UnitResult, run_campaign
 from empirical.campaign.schema import Campaign, Entry, Unit, load, parse
 from empirical.campaign.tables import save
@@ -13,7 +13,6 @@ __all__ = [
     "Prediction",
     "Unit",
     "UnitResult",
-    "aggregated_degree",
     "load",
     "parse",
     "run_campaign",

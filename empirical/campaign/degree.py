@@ -14,16 +14,15 @@ with a time and a hash; only then is the boundary traced and fitted.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.func import jvp
 
 from empirical.campaign.plan import Plan
 from empirical.ensemble import log_spaced_steps
+from empirical.measure.degree import euler_degree
 from empirical.networks import Networks
 from empirical.shard import Block, train_block
 from empirical.store import RunDirectory
@@ -44,22 +43,6 @@ EXAMPLES = 256
 
 PATH_POINTS = 12
 """Log-spaced steps at which the path of D is kept."""
-
-
-def aggregated_degree(networks: Networks, x: Tensor) -> NDArray[np.float64]:
-    """D = ⟨F, θ·∇F⟩/⟨F, F⟩ over examples and classes, one forward-mode product a cell.
-
-    Args:
-        networks: C cells.
-        x: inputs ``(examples, input_dim)``.
-
-    Returns:
-        Shape ``(cells,)``; NaN where F is zero.
-    """
-    weights = networks.weights
-    raw, along = cast(tuple[Tensor, Tensor], jvp(lambda w: networks.raw(x, w), (weights,), (weights,)))
-    square = raw.square().sum((1, 2))
-    return torch.where(square > 0, (raw * along).sum((1, 2)) / square, torch.nan).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -134,8 +117,7 @@ def train_degrees(
         held_out = {int(s): config.stream(int(s)).test_set()[0][:EXAMPLES] for s in np.unique(seed)}
 
         def probe(step: int, networks: Networks) -> None:
-            # a probe is called without gradients, which forward mode does not need
-            degree[networks.cells, int(np.searchsorted(steps, step))] = aggregated_degree(
+            degree[networks.cells, int(np.searchsorted(steps, step))] = euler_degree(
                 networks, held_out[networks.seed].to(networks.gamma.device, torch.float64)
             )
 

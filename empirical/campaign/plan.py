@@ -118,7 +118,7 @@ def has_exact_degree(config: TrainingConfig) -> bool:
     Returns:
         True for bias-free MLPs and CNNs with activations of degree 1.
     """
-    return config.arch in {"mlp", "cnn"} and getattr(config, "activation", "relu") in HOMOGENEOUS
+    return config.arch in {"mlp", "cnn"} and config.activation in HOMOGENEOUS
 
 
 def _edges(unit: Unit, config: TrainingConfig, boundary: str, exact: bool) -> FitWindow:

@@ -30,7 +30,7 @@ def identity(config: TrainingConfig) -> dict[str, Any]:
     Returns:
         ``arch, variant, depth, loss, optimizer``.
     """
-    what = {"arch": config.arch, "variant": f"relu, width {config.width}", "depth": config.depth}
+    what = {"arch": config.arch, "variant": config.variant(), "depth": config.depth}
     return what | {"loss": config.loss, "optimizer": config.optimizer}
 
 
