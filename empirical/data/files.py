@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,13 +61,17 @@ def _idx(name: str, root: Path) -> ImageSource:
     return ImageSource(train, Examples((images.test_images,), images.test_labels), images.num_classes, 1, SIDE)
 
 
+def _is_digit(label: Any) -> bool:
+    return type(label) is int and 0 <= label < 10
+
+
 def _cifar_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     content = read_plain_pickle(path)
     images, labels = content.get("data"), content.get("labels")
     numbers = 3 * _CIFAR_SIDE**2
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (numbers,):
         raise InputError("data file", path.name, f"a CIFAR-10 batch with data of {numbers} bytes a row, unlike {path}")
-    if not isinstance(labels, list) or len(labels) != len(images) or not set(labels) <= set(range(10)):
+    if not isinstance(labels, list) or len(labels) != len(images) or not all(map(_is_digit, labels)):
         raise InputError("data file", path.name, f"a CIFAR-10 batch with a label from 0 to 9 a row, unlike {path}")
     return images, np.array(labels, dtype=np.uint8)
 

@@ -91,7 +91,5 @@ class ImageStream(DataStream):
     def _read(self, examples: Examples, index: NDArray[np.int64]) -> Arrays:
         source = self._source()
         mean, scale = normalisation(self.name, self.size, str(self.root))
-        x = source.block_sums(examples, index, self.size) / (source.side // self.size) ** 2
-        x -= mean
-        x *= scale
+        x = source.inputs(examples, index, mean, scale, np.float32 if self.dtype == torch.float32 else np.float64)
         return x, one_hot(examples.labels[index], source.num_classes)

@@ -80,8 +80,10 @@ def _fashion_mnist(_root: str | None = None) -> ImageSet:
     return read_image_set(fashion_mnist.FILE, fashion_mnist.SHA256, len(fashion_mnist.CLASSES))
 
 
-_IDX_FOLDERS = {"mnist": ("mnist", "MNIST/raw"), "fashion-mnist": ("fashion-mnist", "FashionMNIST/raw")}
-_DEBIAN = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}
+_IDX_FOLDERS = {
+    "mnist": ("mnist", "MNIST/raw"),
+    "fashion-mnist": ("fashion-mnist", "FashionMNIST/raw", "/usr/share/datasets/fashion-mnist"),  # the last is Debian's
+}
 _SOURCES = {
     "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist (four IDX files, gzipped or not)",
     "fashion-mnist": "https://github.com/zalandoresearch/fashion-mnist or Debian's package dataset-fashion-mnist",
@@ -99,7 +101,7 @@ def read_idx_set(name: str, root: str) -> ImageSet:
     Returns:
         60,000 training and 10,000 test images in ten classes.
     """
-    folders = [Path(root) / folder for folder in _IDX_FOLDERS[name]] + [_DEBIAN[name]] * (name in _DEBIAN)
+    folders = [Path(root) / folder for folder in _IDX_FOLDERS[name]]
     folder = find_idx_folder(name, folders, _SOURCES[name])
     train, test = (read_part(folder, prefix, SIDE, 10) for prefix in ("train", "t10k"))
     return ImageSet(*train, *test, num_classes=10)

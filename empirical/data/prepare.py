@@ -89,9 +89,14 @@ def write_prepared(folder: Path, halves: dict[str, list[Entry]], side: int, mode
 
     Returns:
         The prepared folder.
+
+    Raises:
+        InputError: it is there already, or an image is damaged.
     """
     target, partial = folder / PREPARED, folder / f"{PREPARED}.{os.getpid()}.partial"
     shape = (side, side) if mode == "L" else (3, side, side)
+    if target.exists():
+        raise InputError("data", target.name, f"made once: delete {target} to make it again")
     partial.mkdir()
     try:
         for half, entries in halves.items():

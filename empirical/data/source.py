@@ -14,7 +14,7 @@ from math import isqrt
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from empirical.data import words
 from theory.errors import InputError
@@ -105,43 +105,76 @@ class ImageSource:
                 raise InputError("data", what, f"{half} images with labels below {self.num_classes}")
         return self
 
-    def block_sums(self, examples: Examples, index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-        """Read chosen images and add up the blocks of pixels that area averages are made of.
+    def inputs(
+        self,
+        examples: Examples,
+        index: NDArray[np.int64],
+        mean: NDArray[np.float64],
+        scale: float,
+        dtype: DTypeLike = np.float64,
+    ) -> NDArray[np.floating]:
+        """Read chosen images, average and normalise them.
 
         Args:
             examples: one of the halves.
             index: shape (n,).
-            size: side of the averaged images, a divisor of ``side``.
+            mean: grey levels, shape (channels·size²,); its length says the size, which divides ``side``.
+            scale: what is left is multiplied by this.
+            dtype: of the result, which is computed in float64 and rounded.
 
         Returns:
             Shape (n, channels·size²), channel by channel.
         """
         rows = examples.take(index).reshape(len(index), -1)
-        out = np.zeros((len(index), self.channels * size * size), dtype=np.int64)
-        _add_blocks(rows, self.channels, self.side, size, self.channels_last, out)
+        size, out = isqrt(mean.size // self.channels), np.empty((len(index), mean.size), dtype)
+        _normalise_rows(rows, self.channels, self.side, size, self.channels_last, mean, scale, out)
         return out
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_blocks(rows, channels, side, size, channels_last, out):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
-    """Add pixels (n, channels·side²) to their blocks ``out`` (n, channels·size²)."""
+def _add_blocks(pixels, channels, side, size, channels_last, sums):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
+    """Add up the blocks of one image (channels·side²,) in ``sums`` (channels·size²,)."""
     block = side // size
     pixel_stride = channels if channels_last else 1
     channel_stride = 1 if channels_last else side * side
+    sums[:] = 0
+    for c in range(channels):
+        for i in range(side):
+            target = c * size * size + (i // block) * size
+            start = c * channel_stride + i * side * pixel_stride
+            if block == 1:
+                for j in range(side):
+                    sums[target + j] = pixels[start + j * pixel_stride]
+            else:
+                for j in range(size):
+                    total = np.int32(0)
+                    for m in range(block):
+                        total += pixels[start + (j * block + m) * pixel_stride]
+                    sums[target + j] += total
+
+
+@numba.njit(cache=True, nogil=True)
+def _normalise_rows(rows, channels, side, size, channels_last, mean, scale, out):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
+    """Fill ``out`` (n, channels·size²) with normalised averages of rows (n, channels·side²)."""
+    share = 1.0 / (side // size) ** 2
+    sums = np.zeros(out.shape[1], dtype=np.int32)
     for n in range(rows.shape[0]):
-        for c in range(channels):
-            for i in range(side):
-                target = c * size * size + (i // block) * size
-                start = c * channel_stride + i * side * pixel_stride
-                if block == 1:
-                    for j in range(side):
-                        out[n, target + j] = rows[n, start + j * pixel_stride]
-                else:
-                    for j in range(size):
-                        total = 0
-                        for m in range(block):
-                            total += rows[n, start + (j * block + m) * pixel_stride]
-                        out[n, target + j] += total
+        _add_blocks(rows[n], channels, side, size, channels_last, sums)
+        for j in range(out.shape[1]):
+            out[n, j] = (sums[j] * share - mean[j]) * scale
+
+
+@numba.njit(cache=True, nogil=True)
+def _accumulate(rows, channels, side, size, channels_last, first):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
+    """Add the sums of blocks to ``first`` (channels·size²,), and give the sum of all their squares."""
+    sums = np.zeros(first.size, dtype=np.int32)
+    second = 0
+    for n in range(rows.shape[0]):
+        _add_blocks(rows[n], channels, side, size, channels_last, sums)
+        for j in range(first.size):
+            first[j] += sums[j]
+            second += np.int64(sums[j]) * np.int64(sums[j])
+    return second
 
 
 def normalise(source: ImageSource, size: int) -> tuple[NDArray[np.float64], float]:
@@ -163,14 +196,13 @@ def normalise(source: ImageSource, size: int) -> tuple[NDArray[np.float64], floa
     else:
         uniforms = words.unit_interval(words.raw_words(0, words.REFERENCE, range(1), MEASURED_WHOLE))[0]
         index = np.sort((uniforms * total).astype(np.int64))  # ascending: the disk is read in order
-    area = (source.side // size) ** 2
     first = np.zeros(source.channels * size * size, dtype=np.int64)
-    second = 0  # of all pixels: a Python integer, which cannot overflow
+    parts = []
     for start in range(0, len(index), _CHUNK):
-        sums = source.block_sums(source.train, index[start : start + _CHUNK], size)
-        first += sums.sum(0)
-        second += int(np.square(sums).sum())
-    n, square_of_sums = len(index), sum(int(s) ** 2 for s in first)
+        rows = source.train.take(index[start : start + _CHUNK]).reshape(-1, source.channels * source.side**2)
+        parts.append(_accumulate(rows, source.channels, source.side, size, source.channels_last, first))
+    n, area, square_of_sums = len(index), (source.side // size) ** 2, sum(int(s) ** 2 for s in first)
+    second = sum(int(part) for part in parts)  # Python integers cannot overflow
     spread = n * second - square_of_sums  # n² d area² times the variance, exactly
     if spread <= 0:
         raise InputError("images", f"{n} of side {source.side}", "different from each other: these are all the same")

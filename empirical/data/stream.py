@@ -20,7 +20,7 @@ from theory.errors import InputError, positive_integer
 
 _DTYPES = (torch.float32, torch.float64)
 
-Arrays = tuple[NDArray[np.float64], NDArray[np.float64]]
+Arrays = tuple[NDArray[np.floating], NDArray[np.floating]]
 """Inputs (n, d) and targets (n, num_classes)."""
 
 
