@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from empirical.data import words
 from empirical.data.stream import DataStream
 from theory.errors import InputError
 
-_NOISE = 2  # the second word of the key: what the numbers are for
 _WORDS = 2  # raw words an example takes: whether its label is drawn anew, and which it becomes
 
 
@@ -66,12 +66,8 @@ class NoisyLabels:
             ``x`` and ``y`` in the shapes of the clean stream's.
         """
         x, clean = self.stream.batches(start, stop)
-        words = np.empty((len(clean), self.batch_size, _WORDS), dtype=np.uint64)
-        key = np.array([self.stream.seed, _NOISE], np.uint64)
-        for row, step in zip(words, range(start, stop), strict=True):
-            generator = np.random.Philox(key=key, counter=np.array([0, 0, step, 0], np.uint64))
-            row[:] = generator.random_raw(row.size).reshape(row.shape)
-        uniforms = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53  # in [0, 1), exact
+        drawn_words = words.raw_words(self.seed, words.LABEL_NOISE, range(start, stop), self.batch_size * _WORDS)
+        uniforms = words.unit_interval(drawn_words).reshape(len(clean), self.batch_size, _WORDS)
         touched = torch.from_numpy(uniforms[..., 0] < self.probability).to(clean.device)
         drawn = torch.from_numpy((uniforms[..., 1] * self.num_classes).astype(np.int64)).to(clean.device)
         noise = torch.zeros_like(clean).scatter_(-1, drawn.unsqueeze(-1), 1.0)

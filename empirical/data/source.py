@@ -168,7 +168,7 @@ def _normalise_rows(rows, channels, side, size, channels_last, mean, scale, out)
 def _accumulate(rows, channels, side, size, channels_last, first):  # type: ignore[no-untyped-def]  # pragma: no cover (compiled)
     """Add the sums of blocks to ``first`` (channels·size²,), and give the sum of all their squares."""
     sums = np.zeros(first.size, dtype=np.int32)
-    second = 0
+    second = np.int64(0)
     for n in range(rows.shape[0]):
         _add_blocks(rows[n], channels, side, size, channels_last, sums)
         for j in range(first.size):

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-TRAINING, REFERENCE, TEST, TEACHER = range(4)
-"""Purposes, the second word of the key: batches, the sample that inputs are normalised by, held-out data, teachers."""
+TRAINING, REFERENCE, LABEL_NOISE, TEST, TEACHER = range(5)
+"""Purposes, the second word of the key: batches, the sample that normalises, noise, held-out samples, teachers."""
 
 WORD_LIMIT = 2**64
 """Seeds and steps are below this."""
