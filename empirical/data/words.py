@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-TRAINING, REFERENCE, TEST, TEACHER = range(4)
-"""Purposes, the second word of the key: batches, the sample that inputs are normalised by, held-out data, teachers."""
+TRAINING, REFERENCE, TEST, TEACHER, LABEL_NOISE = range(5)
+"""Purposes, the second word of the key: batches, the sample that inputs are normalised by, held-out data, teachers,
+noise of the labels of batches."""
 
 WORD_LIMIT = 2**64
 """Seeds and steps are below this."""
