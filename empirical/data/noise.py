@@ -2,7 +2,7 @@
 
 Example i of a step keeps its label with probability 1 − p and takes one of the C classes, each equally likely and its
 own among them, with probability p: a share p (C − 1)/C of the labels is wrong. Who is touched is a pure function of
-(seed, step, i), drawn as the stream itself is (see ``stream``) with a key of its own, so that the inputs are those of
+(seed, step, i), drawn as the stream itself is (see ``words``) with a key of its own, so that the inputs are those of
 the clean stream, cells with and without noise see the same batches, a smaller batch is the beginning of a larger one,
 and of two probabilities the larger touches all that the smaller does. The test set is clean.
 """
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from empirical.data import words
 from empirical.data.stream import DataStream
+from empirical.data.words import LABEL_NOISE, raw_words, unit_interval
 from theory.errors import InputError
 
 _WORDS = 2  # raw words an example takes: whether its label is drawn anew, and which it becomes
@@ -31,7 +31,7 @@ class NoisyLabels:
         probability: p, at least 0 and below 1.
 
     Raises:
-        InputError: the probability is outside its range.
+        InputError: the probability is outside its range, or the targets are real numbers.
     """
 
     stream: DataStream
@@ -40,6 +40,8 @@ class NoisyLabels:
     def __post_init__(self) -> None:
         if not 0 <= self.probability < 1:
             raise InputError("label_noise", self.probability, "a probability, at least 0 and below 1")
+        if self.stream.num_classes < 2:
+            raise InputError("label_noise", self.probability, f"0 on {self.stream.name}, which has no classes")
         if self.stream.num_classes == 1:
             raise InputError("label_noise", self.probability, f"0: the targets of {self.stream.name} are not labels")
 
@@ -66,8 +68,8 @@ class NoisyLabels:
             ``x`` and ``y`` in the shapes of the clean stream's.
         """
         x, clean = self.stream.batches(start, stop)
-        drawn_words = words.raw_words(self.seed, words.LABEL_NOISE, range(start, stop), self.batch_size * _WORDS)
-        uniforms = words.unit_interval(drawn_words).reshape(len(clean), self.batch_size, _WORDS)
+        words = raw_words(self.seed, LABEL_NOISE, range(start, stop), self.batch_size * _WORDS)
+        uniforms = unit_interval(words).reshape(*clean.shape[:2], _WORDS)
         touched = torch.from_numpy(uniforms[..., 0] < self.probability).to(clean.device)
         drawn = torch.from_numpy((uniforms[..., 1] * self.num_classes).astype(np.int64)).to(clean.device)
         noise = torch.zeros_like(clean).scatter_(-1, drawn.unsqueeze(-1), 1.0)

@@ -77,6 +77,11 @@ def test_a_configuration_lays_noise_over_its_stream():
     assert noisy.stream(1) == NoisyLabels(CONFIG.stream(1), 0.3)
 
 
+def test_targets_without_classes_are_refused():
+    with pytest.raises(InputError, match="must be 0 on teacher-linear, which has no classes"):
+        NoisyLabels(data_stream("teacher-linear", 4, 0), 0.1)
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
 def test_what_is_no_probability_is_refused(share):
     with pytest.raises(InputError) as caught:
