@@ -94,8 +94,8 @@ def table(rounds: int = 3) -> str:
         print(lines[-1], file=sys.stderr, flush=True)
     lines.append("")
     lines.append(
-        f"{SIZE}×{SIZE} images, batch {BATCH}, {CELLS} cells, one thread, medians (range) of {rounds} alternating rounds, "
-        "processor time; ratios taken round by round."
+        f"{SIZE}×{SIZE} images, batch {BATCH}, {CELLS} cells, one thread, medians (range) of {rounds} alternating "
+        "rounds, processor time; ratios taken round by round."
     )
     return "\n".join(lines)
 
