@@ -13,8 +13,9 @@ import pytest
 import richscape
 
 NETWORK = (
-    "--out --arch --depth --width --data --image-size --batch-size --loss --optimizer --beta"
-    " --gamma --steps --seeds --device --workers"
+    "--out --arch --depth --width --activation --strides --blocks --norm --final-norm --norm-gain --heads --patch"
+    " --data --data-root --image-size --batch-size --label-noise --loss --optimizer --beta --schedule --warmup"
+    " --weight-decay --gamma --steps --seeds --device --workers"
 )
 OPTIONS = {
     "derive": "--loss --optimizer --depth --chapter --out",

@@ -139,7 +139,7 @@ def test_a_configuration_takes_a_users_class():
     assert config.spec().example_shape == (49,)
     assert (config.weight_layers(), config.variant(), config.width) == (2, "as it is", None)
     assert law_depth(config) == (2, "euler_degree")  # bias-free ReLU: its degree is its depth
-    cells = train_block(Block(config, "float32", (1.0, 1.0), (0.1, 0.2), (0, 0))).cells
+    cells = train_block(Block(config=config, gamma=(1.0, 1.0), eta=(0.1, 0.2), seed=(0, 0))).cells
     assert (cells.steps_run == 3).all()
     wide = TrainingConfig(arch="mynet:Net", image_size=7, width=3)
     assert (wide.variant(), wide.spec().parameter_count()) == ("width 3", 3 * 10 + 30)
