@@ -13,15 +13,16 @@ import pytest
 import richscape
 
 NETWORK = (
-    "--out --arch --depth --width --data --image-size --batch-size --loss --optimizer --beta"
-    " --gamma --steps --seeds --device --workers"
+    "--out --arch --depth --width --activation --strides --blocks --norm --final-norm --norm-gain --heads --patch"
+    " --data --data-root --image-size --batch-size --label-noise --loss --optimizer --beta --schedule --warmup"
+    " --weight-decay --gamma --steps --seeds --device --workers"
 )
 OPTIONS = {
     "derive": "--loss --optimizer --depth --chapter --out",
     "simulate": "--out --loss --depth --gamma --eta --steps --optimizer --beta --label-noise --batch --seeds",
     "sweep": NETWORK + " --eta",
     "trace": NETWORK + " --boundaries --resolution",
-    "compare": "--out --preset --depths --width --steps --seeds --data --device --workers",
+    "compare": "--out --preset --campaign --depths --width --steps --seeds --data --device --workers",
 }
 
 

@@ -37,6 +37,21 @@ def stream(seed: int):
     return data_stream("fashion-mnist-deformed", BATCH, seed, size=SIZE, dtype=torch.float64)
 
 
+class Shifted:
+    """Targets none of which is zero: where one is, the first gradient of its class is a rounding error of F − F(θ₀),
+    and sign descent takes its sign."""
+
+    def __init__(self, seed: int) -> None:
+        self.stream = stream(seed)
+
+    def __call__(self, step):
+        x, y = self.stream(step)
+        return x, y + 0.05
+
+    def test_set(self):
+        return self.stream.test_set()
+
+
 def images(count: int = 5, channels: int = 1, side: int = SIZE) -> torch.Tensor:
     return torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -145,7 +160,7 @@ def plain_losses(spec, gamma: float, eta: float, seed: int, optimizer: str, beta
     }[optimizer]()
     losses = []
     for step in range(STEPS):
-        x, y = stream(seed)(step)
+        x, y = Shifted(seed)(step)
         x = x.reshape(BATCH, *spec.example_shape)
         loss = (((network(x) - initial(x).detach()) / gamma - y) ** 2).sum(1).mean() / 2
         losses.append(loss.item())
@@ -164,14 +179,14 @@ def test_an_ensemble_equals_plain_loops(name, optimizer):
     # float64, 8 stable steps; γ = 1e-3 goes through the lazy path and costs three digits of F − F₀. Adam divides by
     # |g| + 1e-8, which lifts rounding of small gradients
     spec, gamma, seed = SPECS[name], np.array([1e-3, 1.0, 1.0, 30.0]), np.array([0, 0, 2, 2])
-    eta = {"gd": 0.02, "momentum": 0.01, "adam": 0.003, "sign": 0.003}[optimizer] * gamma
+    eta = {"gd": 0.1, "momentum": 0.03, "adam": 0.02, "sign": 0.01}[optimizer] * gamma
     eta *= np.minimum(gamma, 1.0) if optimizer in {"gd", "momentum"} else np.minimum(1 / gamma, 1.0)
     options = {"optimizer": optimizer, "beta": 0.8, "dtype": "float64"}
-    together = Ensemble(spec, gamma, eta, seed, stream=stream, **options).run(STEPS, np.arange(STEPS)).loss_curve
+    together = Ensemble(spec, gamma, eta, seed, stream=Shifted, **options).run(STEPS, np.arange(STEPS)).loss_curve
     cells = zip(gamma, eta, seed, strict=True)
     alone = np.stack([plain_losses(spec, g, e, int(s), optimizer, 0.8) for g, e, s in cells])
     np.testing.assert_allclose(together, alone, rtol=1e-10)
-    assert (alone[:, 0] - alone[:, -1]).max() > 0.01  # something was learned
+    assert (alone[:, 0] - alone[:, -1]).max() > 0.002  # something was learned
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -188,10 +203,10 @@ def test_lazy_cells_in_float32_follow_float64(name):
 def test_cells_of_a_stack_can_be_cut_at_any_size_of_what_is_kept(monkeypatch):
     # no graph kept, some, and all: the same numbers
     spec, curves = SPECS["resnet"], []
-    for kept in (0.0, 2e5, 1e9):
+    for kept in (0.0, 1e5, 1e9):
         monkeypatch.setattr("empirical.models.module.KEPT_BYTES", kept)
-        run = Ensemble(spec, np.ones(20), np.geomspace(1e-3, 1e-1, 20), 0, stream=stream, dtype="float64")
-        curves.append(run.run(4, np.arange(4)).loss_curve)
+        run = Ensemble(spec, np.ones(12), np.geomspace(1e-3, 1e-1, 12), 0, stream=stream, dtype="float64")
+        curves.append(run.run(3, np.arange(3)).loss_curve)
     np.testing.assert_allclose(curves[0], curves[2], rtol=1e-12)
     np.testing.assert_allclose(curves[1], curves[2], rtol=1e-12)
 
