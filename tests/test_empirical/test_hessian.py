@@ -253,10 +253,10 @@ def test_curvlinops_and_eigsh_agree_on_trained_networks_of_3000_weights(loss):
 def test_spectra_of_many_decades_are_taken_up_again_in_float64():
     this = case("relu", gamma=(1e-3, 1e-3))
     x = this.x * torch.logspace(0, -3, 24).double().unsqueeze(1)  # examples of ever less weight
-    spectrum = top_eigenvalues(this.networks, x, this.y, 30, curvature="gauss-newton", tolerance=1e-4)
+    spectrum = top_eigenvalues(this.networks, x, this.y, 30, curvature="gauss-newton", tolerance=2e-5)
     for cell in range(2):
         expected = top(dense(Case(this.networks, x, this.y), cell, "mse", "gauss-newton"), 30)
-        assert expected[-1] < 1e-2 * expected[0]
+        assert 2e-5 * expected[-1] < 5e-7 * expected[0]  # what is asked for is below float32's rounding
         assert_close(spectrum.values[cell], expected)
     assert spectrum.converged.all()
     rough = replace(this, networks=this.networks.select(np.array([0])))
