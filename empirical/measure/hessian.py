@@ -114,9 +114,10 @@ def top_eigenvalues(
 ) -> Spectrum:
     """The k algebraically largest eigenvalues of M^½ H M^½ of every cell.
 
-    Multiple eigenvalues: no more copies of one are found than a block has rows. Networks with one trained tensor, whose
-    classes share a kernel, have every eigenvalue as often as there are classes, and get blocks of that many rows;
-    others have no exact multiplicities unless their weights are built with symmetries.
+    Multiple eigenvalues: no more copies of one are found than a block has rows. The readout gives all classes the same
+    kernel, and the layers below tell them apart only within the image of the readout. So networks with one trained
+    tensor, or with fewer units in a layer than classes, have multiple eigenvalues, and get blocks of as many rows as
+    there are classes; others get two. Give ``block`` where symmetric weights or dead units do the same.
 
     Args:
         networks: the cells.
@@ -128,7 +129,7 @@ def top_eigenvalues(
         tolerance: largest residual allowed, relative to the eigenvalue (to 10⁻³ of the largest magnitude if that is
             more); the relative error of an eigenvalue is at most this, and of the order of its square.
         start_vectors: vectors of an earlier spectrum ``(cells, any number, size)``, such as those of the step before.
-        block: rows of a block, when there are no start vectors.
+        block: rows of a block, when there are no start vectors; see above for ``None``.
         dtype: ``"mixed"`` works in float32, and again in float64 for cells whose tolerance float32 cannot reach;
             ``"float64"``.
         max_products: products with one vector after which a cell is given up, in each precision.
@@ -155,7 +156,7 @@ def top_eigenvalues(
     ):
         raise InputError("start_vectors", tuple(start_vectors.shape), f"shape ({cells}, any number, {size})")
     if block is None:
-        block = y.shape[1] if len(networks.start) == 1 else 2
+        block = min(y.shape[1] if _shares_kernels(networks, y.shape[1]) else 2, size)
     search = _Search(k, tolerance, positive_integer("block", block), max(3 * k + 30, 2 * block), max_products)
     data = (x.double(), y.double(), loss, curvature)
     low = torch.float64 if dtype == "float64" else torch.float32
@@ -205,6 +206,12 @@ def sharpness(
 
 
 _Data = tuple[Tensor, Tensor, str, str]
+
+
+def _shares_kernels(networks: Networks, classes: int) -> bool:
+    """Whether some classes have the same kernel, by the shapes of the weights."""
+    widths = [len(tensor) for tensor in networks.start.values() if tensor.dim() > 1]
+    return len(networks.start) == 1 or min(widths, default=classes) < classes
 
 
 def _operator(networks: Networks, data: _Data, dtype: torch.dtype) -> Curvature:

@@ -204,7 +204,8 @@ def largest(
     basis = _Basis(operator, start, room, torch.Generator().manual_seed(0))
     found = _nothing(cells, k, size, start)
     live, pending = torch.arange(cells, device=start.device), torch.ones(cells, dtype=torch.bool, device=start.device)
-    spent, next_look = 0, k
+    # k rows can be an invariant space without the top, when the spectrum has few distinct eigenvalues
+    spent, next_look = 0, k if block >= k else 2 * k
     while True:
         basis.expand()
         spent += block

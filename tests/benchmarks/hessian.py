@@ -1,8 +1,8 @@
 """Top-20 Hessian eigenvalues of 64 MLPs at once, against curvlinops and SciPy's eigsh called cell by cell.
 
 ReLU MLPs of three layers, width 64, 14×14 inputs, γ from 10⁻² to 10², after 200 steps; 256 examples. The reference is
-float64 with residuals below 10⁻⁹. eigsh stops where we do, at residuals below a share of the eigenvalue, and is timed in
-both precisions at the largest such share whose eigenvalues are all right to 10⁻⁴ (of 10⁻¹, 10⁻², 10⁻³, 10⁻⁴), with
+float64 with residuals below 10⁻⁹. eigsh stops where we do, at residuals below a share of the eigenvalue, and is timed
+in both precisions at the largest such share whose eigenvalues are all right to 10⁻⁴ (of 10⁻¹, 10⁻², 10⁻³, 10⁻⁴), with
 SciPy's default Krylov space. Seconds of one thread on the core.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from common import row
 from curvlinops import HessianLinearOperator
+from numpy.typing import NDArray
 from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 
@@ -58,14 +59,13 @@ def trained(loss: str) -> tuple[Networks, Tensor, Tensor]:
     return join(seen), torch.cat([b[0] for b in batches]).double(), torch.cat([b[1] for b in batches]).double()
 
 
-def pair(networks: Networks, cell: int, x: Tensor, y: Tensor, loss: str, dtype: torch.dtype, tol: float) -> np.ndarray:
+def pair(case: tuple[Networks, Tensor, Tensor, str], cell: int, dtype: torch.dtype, tol: float) -> NDArray[np.float64]:
     """Curvlinops and eigsh on one cell."""
+    networks, x, y, loss = case
     function = nn.MSELoss() if loss == "mse" else nn.CrossEntropyLoss()
     network = Metric(networks, cell, x, dtype)
     data = [(x.to(dtype), y.to(dtype))]
-    operator = HessianLinearOperator(
-        network, function, dict(network.named_parameters()), data, check_deterministic=False
-    )
+    operator = HessianLinearOperator(network, function, list(network.parameters()), data, check_deterministic=False)
     values = eigsh(operator.to_scipy(), K, which="LA", tol=tol, return_eigenvectors=False)
     return np.sort(values)[::-1] * (y.shape[1] / 2 if loss == "mse" else 1)  # MSELoss averages over classes, unhalved
 
@@ -85,12 +85,12 @@ def table(cells: int = 16, rounds: int = 3) -> str:
         assert bool(reference.converged.all())
         sample = np.linspace(0, CELLS - 1, cells).round().astype(int)
 
-        def theirs(dtype, tol, sample=sample, networks=networks, x=x, y=y, loss=loss):  # type: ignore[no-untyped-def]
-            values, seconds = timed(lambda: [pair(networks, c, x, y, loss, dtype, tol) for c in sample])
+        def theirs(dtype, tol, case=(networks, x, y, loss), reference=reference, sample=sample):  # type: ignore[no-untyped-def]
+            values, seconds = timed(lambda: [pair(case, c, dtype, tol) for c in sample])
             return seconds / len(sample), np.abs(np.stack(values) / reference.values[sample].numpy() - 1).max()
 
-        def ours(networks=networks, x=x, y=y, loss=loss, reference=reference, **options):  # type: ignore[no-untyped-def]
-            spectrum, seconds = timed(lambda: top_eigenvalues(networks, x, y, K, loss=loss, **options))
+        def ours(case=(networks, x, y, loss), reference=reference, **options):  # type: ignore[no-untyped-def]
+            spectrum, seconds = timed(lambda: top_eigenvalues(*case[:3], K, loss=case[3], **options))
             return seconds / CELLS, float((spectrum.values / reference.values - 1).abs().max())
 
         chosen = {}
@@ -113,8 +113,8 @@ def table(cells: int = 16, rounds: int = 3) -> str:
         lines.append(row(loss, "`sharpness`", "0.01", f"{1e3 * seconds / CELLS:.0f}", f"{error:.0e}", ""))
     lines.append("")
     lines.append(
-        f"Top {K} of {CELLS} MLPs, L = 3, width 64, 14×14 inputs, {64 * BATCHES} examples, one thread; the pair on {cells} of "
-        f"the cells, one by one. Medians of {rounds} alternating rounds, ratios taken round by round."
+        f"Top {K} of {CELLS} MLPs, L = 3, width 64, 14×14 inputs, {64 * BATCHES} examples, one thread; the pair on "
+        f"{cells} of the cells, one by one. Medians of {rounds} alternating rounds, ratios taken round by round."
     )
     return "\n".join(lines)
 
