@@ -317,7 +317,7 @@ def steps() -> tuple[Step, ...]:
              r"\frac{d\ln\eta_{\mathrm{crit}}}{d\ln\gamma}", local, _of_residual_ray, "F = r + 0.3 r³ at four scales"),
         Step("Weights below a normalisation", "The curvature in scale-invariant weights knows γ by their norm only.",
              r"\lambda_b", below, _invariant_curvature, "Hessians by differences of a head on a direction"),
-        Step("They grow under large steps", "A step is orthogonal to b: |b|⁴ gains at least 2η²g²; with S = Σg², ηλ_b is bounded.",
+        Step("They grow under large steps", "A step is orthogonal to b: |b|⁴ gains 2η²g² or more; with S = Σg².",
              r"|b|^4 \geq", _start_norm**4 + 2 * eta**2 * _sum, _growth_under_descent,
              "gradient descent on a direction: equality for small steps, the bound for large ones"),
     )  # fmt: skip

@@ -199,6 +199,7 @@ def test_results_are_usable_after_every_unit(tmp_path):
 
 def test_momentum_is_held_against_its_baseline(finished):
     laws = pd.read_csv(finished[0] / "laws.csv")
+    laws = laws[laws["boundary"] != "sharpness"]
     assert set(laws[["unit", "over", "quantity"]].itertuples(index=False, name=None)) == {
         ("ball.T30.lazy", "mlp-2.T30.lazy", "ratio"),
         ("ball.T30.lazy", "mlp-2.T30.lazy", "slope"),
@@ -227,10 +228,24 @@ def test_cells_of_the_traces_are_kept(finished):
 
 def test_degrees_are_those_of_every_cell_and_step(finished):
     degrees = pd.read_csv(finished[0] / "degrees.csv")
-    assert set(degrees["entry"]) == {"mlp-2"}
-    assert len(degrees.groupby(["gamma", "seed"])) == 10
+    assert set(degrees["regime"]) == {"rich", "lazy"}
+    assert len(degrees.groupby(["entry", "gamma", "seed"])) == 30
     trained = degrees[degrees["outcome"] == "trained"]
     assert len(trained)
     # F(θ₀) is of size 1/√N and θ·∇F is twice that from the first step on
     np.testing.assert_allclose(trained["degree"], 2, rtol=1e-9)
     assert (trained["settled_at"] == 0).all()
+
+
+def test_the_sharpness_where_training_ends_follows_the_edge(finished):
+    """λ ∝ 1/η_crit: slopes −2 and −2/D = −1; and below the edge ηλ/2 < 1."""
+    laws = pd.read_csv(finished[0] / "laws.csv")
+    sharp = laws[laws["boundary"] == "sharpness"].set_index("unit")
+    assert set(sharp.index) == {"mlp-2.T30.rich", "mlp-2.T30.lazy", "ball.T30.lazy"}
+    for unit, slope in (("mlp-2.T30.lazy", -2), ("mlp-2.T30.rich", -1)):
+        assert sharp.loc[unit, "predicted"] == pytest.approx(slope, abs=0.01)
+        assert sharp.loc[unit, "fitted"] == pytest.approx(slope, abs=0.1)  # 30 steps, width 8
+    degrees = pd.read_csv(finished[0] / "degrees.csv")
+    trained = degrees[(degrees["outcome"] == "trained") & (degrees["entry"] == "mlp-2")]
+    assert trained["edge"].median() < 1
+    assert trained["edge"].median() > 0.1
