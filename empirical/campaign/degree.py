@@ -74,12 +74,12 @@ class DegreeCells:
     sharpness: NDArray[np.float64]
 
     def usable(self) -> NDArray[np.bool_]:
-        """Cells that trained and have a degree at the end.
+        """Cells that learned, with or without a catapult, and have a degree at the end.
 
         Returns:
             Shape ``(cells,)``.
         """
-        return (self.outcome == Outcome.TRAINED) & np.isfinite(self.degree[:, -1])
+        return np.isin(self.outcome, (Outcome.TRAINED, Outcome.CATAPULT)) & np.isfinite(self.degree[:, -1])
 
     def settled_at(self) -> NDArray[np.float64]:
         """When D had reached what it is at the end.
