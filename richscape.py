@@ -128,7 +128,16 @@ class Derive:
     """Weight layers L of the table; symbolic when not given. The steps hold for every L."""
     chapter: (
         Literal[
-            "flow_forms", "cascade", "crisis", "band", "catapult", "deep_linear", "conserved", "euler_degree", "all"
+            "flow_forms",
+            "cascade",
+            "crisis",
+            "band",
+            "catapult",
+            "deep_linear",
+            "conserved",
+            "euler_degree",
+            "degree_law",
+            "all",
         ]
         | None
     ) = None

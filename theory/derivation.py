@@ -180,6 +180,7 @@ CHAPTERS = {
     "deep_linear": "Deep linear networks: modes and staircases",
     "conserved": "Conserved quantities",
     "euler_degree": "The Euler degree",
+    "degree_law": "The Euler-degree law",
 }
 
 

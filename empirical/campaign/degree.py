@@ -5,7 +5,7 @@ D = d ln F/d ln|θ| has |θ| ∝ γ^{1/D} and a curvature ∝ (D F/|θ|)²/γ² 
 
     η_crit ∝ γ^{2/D},        d ln η_crit / d ln γ = 2/D(γ) where D is settled.
 
-D(γ) = ⟨F, θ·∇F⟩/⟨F, F⟩ over held-out examples and classes, at the end of training just below eta_crit. Order matters
+D(γ) = ⟨F, θ·∇F⟩/⟨F, F⟩ over fresh examples and classes, at the end of training just below eta_crit. Order matters
 here: a rough trace of one seed (brackets of ``PILOT_RESOLUTION``, to which no slope is fitted) says where eta_crit is;
 one cell for each γ and seed is trained ``BELOW_CRIT`` times below it; D is measured and the prediction is written down
 with a time and a hash; only then is the boundary traced and fitted.
@@ -19,12 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from empirical.campaign.plan import Plan
 from empirical.ensemble import log_spaced_steps
 from empirical.measure.degree import euler_degree
+from empirical.measure.hessian import top_eigenvalues
 from empirical.networks import Networks
-from empirical.shard import Block, train_block
+from empirical.shard import Block, TrainingConfig, train_block
 from empirical.store import RunDirectory
 from empirical.sweep import Sweep
 from simulate import BoundaryPoints, Outcome, ScalingFit, fit_power_law, trace_boundaries
@@ -39,7 +41,10 @@ SETTLED = 0.05
 """A degree has settled where it is within this share of its last value."""
 
 EXAMPLES = 256
-"""Held-out examples over which a degree is averaged."""
+"""Fresh examples, of batches after the last, over which degree and sharpness are averaged (at least)."""
+
+SHARPNESS_TOLERANCE = 1e-2
+"""Largest relative residual of an eigenvalue; its error is of the order of the square."""
 
 PATH_POINTS = 12
 """Log-spaced steps at which the path of D is kept."""
@@ -56,6 +61,8 @@ class DegreeCells:
         outcome: ``Outcome`` values, same shape.
         step: steps t at which D was measured; the last is the budget T.
         degree: D, shape ``(cells, steps)``; NaN once a cell was decided.
+        sharpness: λ of the loss after the last step, in the metric of the update, shape ``(cells,)``; NaN where it was
+            not measured or has not converged.
     """
 
     gamma: NDArray[np.float64]
@@ -64,14 +71,15 @@ class DegreeCells:
     outcome: NDArray[np.int8]
     step: NDArray[np.int64]
     degree: NDArray[np.float64]
+    sharpness: NDArray[np.float64]
 
     def usable(self) -> NDArray[np.bool_]:
-        """Cells that trained and have a degree at the end.
+        """Cells that learned, with or without a catapult, and have a degree at the end.
 
         Returns:
             Shape ``(cells,)``.
         """
-        return (self.outcome == Outcome.TRAINED) & np.isfinite(self.degree[:, -1])
+        return np.isin(self.outcome, (Outcome.TRAINED, Outcome.CATAPULT)) & np.isfinite(self.degree[:, -1])
 
     def settled_at(self) -> NDArray[np.float64]:
         """When D had reached what it is at the end.
@@ -110,22 +118,35 @@ def train_degrees(
     config = plan.config
     block = Block(config, tuple(gamma.tolist()), tuple(eta.tolist()), tuple(seed.tolist()))
     steps = np.unique(np.append(log_spaced_steps(config.steps, PATH_POINTS), config.steps))
-    key = {"measured": "euler_degree", "examples": EXAMPLES, "at": steps.tolist()} | block.key()
+    sharp = plan.unit.entry.sharpness
+    key = {"measured": "euler_degree", "examples": EXAMPLES, "at": steps.tolist(), "sharpness": sharp} | block.key()
     held = store.read_shard(key) if store is not None else None
     if held is None:
-        degree = np.full((len(gamma), len(steps)), np.nan)
-        held_out = {int(s): config.stream(int(s)).test_set()[0][:EXAMPLES] for s in np.unique(seed)}
+        degree, sharpness = np.full((len(gamma), len(steps)), np.nan), np.full(len(gamma), np.nan)
+        fresh = {int(s): _fresh_examples(config, int(s)) for s in np.unique(seed)}
 
         def probe(step: int, networks: Networks) -> None:
-            degree[networks.cells, int(np.searchsorted(steps, step))] = euler_degree(
-                networks, held_out[networks.seed].to(networks.gamma.device, torch.float64)
-            )
+            x, y = (part.to(networks.gamma.device, torch.float64) for part in fresh[networks.seed])
+            degree[networks.cells, int(np.searchsorted(steps, step))] = euler_degree(networks, x)
+            if sharp and step == config.steps:
+                spectrum = top_eigenvalues(
+                    networks, x, y, 1, loss=config.loss, tolerance=SHARPNESS_TOLERANCE, keep_vectors=False
+                )
+                found = torch.where(spectrum.converged, spectrum.values[:, 0], torch.nan)
+                sharpness[networks.cells] = found.cpu().numpy()
 
         result = train_block(block, probe=probe, probe_steps=steps.tolist())
-        held = {"outcome": result.cells.outcome, "step": steps, "degree": degree}
+        held = {"outcome": result.cells.outcome, "step": steps, "degree": degree, "sharpness": sharpness}
         if store is not None:
             store.write_shard(key, held)
-    return DegreeCells(gamma, eta, seed, held["outcome"], held["step"], held["degree"])
+    return DegreeCells(gamma, eta, seed, held["outcome"], held["step"], held["degree"], held["sharpness"])
+
+
+def _fresh_examples(config: TrainingConfig, seed: int) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of the batches after the last one."""
+    stream, count = config.stream(seed), -(-EXAMPLES // config.batch_size)
+    batches = [stream(config.steps + i) for i in range(count)]
+    return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
 
 def measure_degrees(plan: Plan, sweep: Sweep, seeds: tuple[int, ...]) -> tuple[DegreeCells | None, BoundaryPoints]:
@@ -280,4 +301,29 @@ def fit_against(prediction: Prediction, points: BoundaryPoints, window: tuple[fl
         window=window,
         predicted=prediction.slope,
         law=prediction.law(points.gamma),
+    )
+
+
+def fit_sharpness(
+    cells: DegreeCells, window: tuple[float, float], law: NDArray[np.float64] | None
+) -> ScalingFit | None:
+    """Fit the sharpness at the end of training as a power of γ.
+
+    Args:
+        cells: as ``measure_degrees`` gives them.
+        window: (low, high) of γ.
+        law: what λ should be proportional to at each cell, shape ``(cells,)``; no verdict when ``None``.
+
+    Returns:
+        The fit; ``None`` where no trained cell has a sharpness.
+    """
+    good = cells.usable() & (cells.sharpness > 0)
+    if not good.any():
+        return None
+    return fit_power_law(
+        cells.gamma[good],
+        cells.sharpness[good],
+        seed=cells.seed[good],
+        window=window,
+        law=None if law is None else law[good],
     )

@@ -1,8 +1,8 @@
 """Runs a campaign, unit by unit; the tables are whole after every unit, whatever comes after it.
 
-A unit is: (1) in the rich regime, the Euler degree and what it predicts, written down; (2) its boundaries, traced;
-(3) fits, each held against the toy's law at the depth, against 2/D, or both. All networks are trained in blocks that
-are kept as shards, so that an interrupted campaign goes on where it was.
+A unit is: (1) Euler degree and sharpness below eta_crit, and in the rich regime what the degree predicts, written down;
+(2) its boundaries, traced; (3) fits, each held against the toy's law at the depth, against 2/D, or both. All networks
+are trained in blocks that are kept as shards, so that an interrupted campaign goes on where it was.
 """
 
 from __future__ import annotations
@@ -120,9 +120,10 @@ def run_unit(planned: Plan, sweep: Sweep, journal: Journal | None) -> UnitResult
     unit = planned.unit
     seeds = tuple(range(unit.entry.seeds))
     recording, degrees, prediction = Recording(sweep.run_cells), None, None
-    if unit.entry.degree and unit.regime == "rich":
+    if unit.entry.degree and unit.regime != "middle":
         degrees, rough = measure_degrees(planned, sweep, seeds)
-        prediction = predict(degrees, power=power_of(planned.config.optimizer))
+        if unit.regime == "rich":
+            prediction = predict(degrees, power=power_of(planned.config.optimizer))
         if prediction is not None and journal is not None:
             prediction = Prediction.from_record(journal.predict(unit.name, prediction.record()))
         span = _around(planned, rough)

@@ -53,6 +53,7 @@ class Entry:
         rich_tolerance: as in ``default_window``.
         margin: as in ``default_window``.
         degree: measure the Euler degree first, and predict the rich slope from it.
+        sharpness: measure the sharpness of the same cells at the end of their training.
         baseline: name of an entry whose boundaries these are divided by, at the same γ, budget and regime.
     """
 
@@ -70,6 +71,7 @@ class Entry:
     rich_tolerance: float = RICH_TOLERANCE
     margin: float = MARGIN
     degree: bool = True
+    sharpness: bool = True
     baseline: str | None = None
 
     def __post_init__(self) -> None:
@@ -92,8 +94,9 @@ class Entry:
         for name, ends in {"gamma_range": self.gamma_range, **self.windows}.items():
             if len(ends) != 2 or not positive_number(name, ends[0]) < positive_number(name, ends[1]):
                 raise InputError(name, list(ends), "[LO, HI] with LO < HI")
-        if not isinstance(self.degree, bool):
-            raise InputError("degree", self.degree, "true or false")
+        for name in ("degree", "sharpness"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(name, getattr(self, name), "true or false")
         for steps in self.budgets:
             self.config(steps)
 

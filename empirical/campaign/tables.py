@@ -11,9 +11,10 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from empirical.campaign.degree import fit_sharpness
 from empirical.campaign.laws import compare_boundaries
 from empirical.campaign.plan import Plan, reference
-from empirical.campaign.run import CampaignResult
+from empirical.campaign.run import CampaignResult, UnitResult
 from empirical.shard import TrainingConfig
 from empirical.store import RunDirectory
 from empirical.trace import EXPONENT_COLUMNS, boundary_rows, exact_law, exponent_row
@@ -87,7 +88,8 @@ def degree_table(result: CampaignResult) -> pd.DataFrame:
 
     Returns:
         One row a cell and step at which D was measured: ``entry, steps, gamma, eta, seed, outcome, step, degree,
-        settled_at`` (share of T from which D stays within 5 % of its last value).
+        settled_at`` (share of T from which D stays within 5 % of its last
+        value), ``sharpness`` (λ at the end), ``regime, edge`` (ηλ/2).
     """
     tables = []
     for one in result.done:
@@ -99,7 +101,9 @@ def degree_table(result: CampaignResult) -> pd.DataFrame:
         columns |= {name: np.repeat(getattr(cells, name), count) for name in ("gamma", "eta", "seed")}
         columns["outcome"] = np.repeat(np.array(OUTCOME_NAMES)[cells.outcome], count)
         columns |= {"step": np.tile(cells.step, len(cells.gamma)), "degree": cells.degree.ravel()}
-        tables.append(pd.DataFrame(columns | {"settled_at": np.repeat(cells.settled_at(), count)}))
+        columns |= {"settled_at": np.repeat(cells.settled_at(), count)}
+        columns |= {"sharpness": np.repeat(cells.sharpness, count), "regime": one.plan.unit.regime}
+        tables.append(pd.DataFrame(columns | {"edge": columns["eta"] * columns["sharpness"] / 2}))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
@@ -110,11 +114,13 @@ def law_table(result: CampaignResult) -> pd.DataFrame:
         result: what was found so far.
 
     Returns:
-        Two rows a boundary, ``quantity`` being ``ratio`` (its mean) or ``slope`` (the difference of the exponents).
+        Two rows a boundary, ``quantity`` being ``ratio`` (its mean) or ``slope`` (the difference of the exponents); and
+        for the ``sharpness`` at the end of training its ``slope``, predicted as −2, or −2/D.
     """
     found = {one.plan.unit.name: one for one in result.done}
     rows = []
     for one in result.done:
+        rows += _sharpness_rows(one)
         other = reference(result.campaign, one.plan.unit)
         base = None if other is None else found.get(other.name)
         if base is None:
@@ -147,6 +153,22 @@ def law_table(result: CampaignResult) -> pd.DataFrame:
         "n_points",
     ]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _sharpness_rows(one: UnitResult) -> list[dict[str, Any]]:
+    """The slope of the sharpness, held against 1/η_crit of the law: the toy's when lazy, the degree's when rich."""
+    cells, planned = one.degrees, one.plan
+    if cells is None or planned.config.optimizer in {"sign", "adam"}:  # no linear stability to set η by λ
+        return []
+    law = None if one.prediction is None else 1 / one.prediction.law(cells.gamma)
+    if planned.unit.regime == "lazy":
+        law = 1 / exact_law("eta_crit", cells.gamma, **planned.law)
+    fit = fit_sharpness(cells, (planned.window.low, planned.window.high), law)
+    if fit is None:
+        return []
+    row = {"unit": planned.unit.name, "over": "", "boundary": "sharpness", "quantity": "slope"}
+    values = {"predicted": fit.predicted_window, "fitted": fit.exponent, "ci_low": fit.interval[0]}
+    return [row | values | {"ci_high": fit.interval[1], "verdict": fit.verdict, "n_points": fit.n_points}]
 
 
 def _law_ratio(boundary: str, gamma: NDArray[np.float64], a: Plan, b: Plan) -> NDArray[np.float64] | None:

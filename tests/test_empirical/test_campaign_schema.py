@@ -145,6 +145,7 @@ def test_a_budget_without_a_window_is_refused_alone():
     content = copy.deepcopy(SMALL)
     content["entries"][0] |= {"training": {"depth": 6}}
     plans, refused = plan_all(parse(content))
-    assert {"mlp-3.T30.rich", "mlp-3.T60.rich"} <= set(refused)
+    assert "mlp-3.T30.rich" in refused
+    assert "mlp-3.T60.rich" in plans  # on a window of its own, since the smaller budget has none
     assert "margin" in refused["mlp-3.T30.rich"]
     assert "mlp-3.T30.lazy" in plans
