@@ -189,16 +189,14 @@ def test_alignment_with_analytic_half_times(t_loss, t_alignment):
 @pytest.mark.parametrize(("clock", "smooth"), [("log", 0.05), ("linear", 0.03)])
 def test_steps_of_a_matrix_network(values, depth, gamma, tolerance, clock, smooth):
     exact = staircase_times(values, gamma, depth, level=STEP_LEVEL)
-    tau = np.union1d(
-        np.linspace(0, 1.3 * exact[-1], 20_001)[1:], (exact * np.linspace(0.99, 1.01, 401)[:, None]).ravel()
-    )
+    tau = np.union1d(np.linspace(0, 1.3 * exact[-1], 4001)[1:], (exact * np.linspace(0.99, 1.01, 401)[:, None]).ravel())
     s = np.array(values)
     learned = output_at_time(tau=tau[:, None] * s, gamma=gamma * s, depth=depth)  # mode a is the scalar model at γs_a
     found = find_staircase(tau, np.sum(s**2 * (1 - learned) ** 2, axis=1) / 2, clock=clock, smooth=smooth)
     assert found.count == len(values)
     np.testing.assert_allclose(found.times, exact, rtol=tolerance)
     energy = np.cumsum(np.square(values[::-1]))[::-1] / 2  # of the modes that are still to be learned
-    np.testing.assert_allclose(found.levels[:, 0], energy, rtol=0.02)
+    np.testing.assert_allclose(found.levels[:, 0], energy, rtol=0.03)
 
 
 @pytest.fixture(scope="module")
@@ -238,10 +236,14 @@ def test_steps_on_a_log_spaced_curve(three_modes, end, points):
 def test_no_steps_in_noise_or_on_a_slope():
     t = np.arange(1, 5000)
     assert find_staircase(t, t**-0.5).count == 0
+    assert find_staircase(t, np.exp(-t / 300)).count == 0
+    wrong = 0
     for seed in range(10):
         noise = np.exp(0.2 * np.random.default_rng(seed).normal(size=t.size))
         assert find_staircase(t, noise).count == 0
-        assert find_staircase(t, noise * t**-0.5).count <= 1  # noise makes the first few steps of a run look like one
+        wrong += sum(find_staircase(t, noise * t**-exponent).count > 0 for exponent in (0.5, 1.0))
+    # on steep noisy slopes about one curve in thirty has a stretch that looks like a step: three of 20 has p = 0.03
+    assert wrong <= 2
 
 
 # --- sharpening -----------------------------------------------------------------------------------------------------
