@@ -6,10 +6,13 @@ exact mode times, the toy's own collapse distances, and analytic curves.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.linalg import expm
 
+from empirical import MLP, Ensemble, data_stream
 from empirical.ensemble import log_spaced_steps
 from empirical.phenomena import (
     curve_collapse,
@@ -19,9 +22,12 @@ from empirical.phenomena import (
     plateau_exit,
     progressive_sharpening,
     silent_alignment,
+    tabulate,
 )
 from simulate import catapult_portrait, gradient_flow, matrix_flow, mode_staircase, tau_collapse, two_layer_descent
 from simulate.collapse import drop_time
+from simulate.outcomes import OUTCOME_NAMES, Outcome
+from theory import ToyModel
 from theory.deep_linear import staircase_times
 from theory.flow import rescaled_time
 from theory.flow_forms import output_at_time
@@ -359,3 +365,25 @@ def test_window_from_the_plateau_to_the_floor():
     assert found.window[0] == pytest.approx(100 * (1 / half - 1) ** 1.25, rel=1e-3)
     assert 2e-3 >= np.interp(found.window[1], t, loss + 1e-4) > 1.9e-3
     assert loss_power_law(t, np.ones(400), window="after-plateau").status.startswith("undetermined: still on")
+
+
+# --- trained networks -----------------------------------------------------------------------------------------------
+
+
+def test_outcomes_of_an_ensemble_are_found_again_in_its_curves():
+    """The ensemble's own account of tail and peak, kept step by step in torch, is the oracle."""
+    steps = 300
+    crit = ToyModel().boundary("eta_crit").numeric(gamma=np.array([1e-2, 1.0, 100.0]), depth=3)
+    gamma, eta = np.repeat([1e-2, 1.0, 100.0], 5), np.outer(crit, [1e-4, 0.3, 1.5, 4, 30]).ravel()
+    data = partial(data_stream, "fashion-mnist-deformed", 32, size=14)
+    ensemble = Ensemble(MLP(3, 16, 196, 10), gamma, eta, 0, stream=data)
+    result = ensemble.run(steps, np.arange(steps))
+    alive = result.cells.outcome != Outcome.DEAD  # the curve of the loss does not tell
+    table = tabulate("catapult", result.curve_steps, result.loss_curve)[alive]
+    names = [OUTCOME_NAMES[outcome] for outcome in result.cells.outcome[alive]]
+    assert len(set(names)) >= 3
+    # float32 losses are summed in another order; no tail here is so close to 0.9 L₀
+    assert list(table["outcome"]) == names
+    finite = ~np.isin(names, ["diverged"])
+    peaks = (result.cells.peak_loss / result.cells.initial_loss)[alive]
+    np.testing.assert_allclose(table["height"][finite], np.maximum(peaks, 1.0)[finite], rtol=1e-6)

@@ -67,7 +67,7 @@ def assert_same(one, other, loss_scale=1.0, time_scale=1.0):
         np.testing.assert_allclose(np.asarray(after, float), scale * np.asarray(before, float), rtol=1e-6, atol=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=curves, scale=powers_of_two)
 def test_units_of_the_loss_do_not_matter(seed, scale):
     t, loss, alignment = learning_curve(seed)
@@ -76,7 +76,7 @@ def test_units_of_the_loss_do_not_matter(seed, scale):
         assert_same(finding, other[name], loss_scale=scale)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=curves, scale=powers_of_two)
 def test_units_of_time_do_not_matter(seed, scale):
     t, loss, alignment = learning_curve(seed)
@@ -104,7 +104,7 @@ def test_what_follows_on_the_plateau_at_the_end_moves_no_exit(seed, more):
     assert_same(plateau_exit(t, loss), plateau_exit(longer, after))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=curves, more=st.integers(1, 20))
 def test_nan_after_the_end_of_a_run_is_not_looked_at(seed, more):
     t, loss, alignment = learning_curve(seed)
