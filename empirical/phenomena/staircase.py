@@ -2,8 +2,8 @@
 
 A step is a peak of the rate −d ln(ℓ + ε L₀)/dx, x = log₁₀ t or t, that stands out of the valleys on both sides by at
 least ``contrast`` of its height; over which ln(ℓ + ε L₀) falls, from valley to valley, by at least ``least_drop``; and
-that is abrupt: the middle half of the fall takes at most 0.4 of the way between the valleys (0.5 on a slope).
-Prominence and fall must also exceed four standard errors of the smoothed curve. ε is the floor: what happens below it
+that is abrupt: the middle half of the fall takes at most ``widest`` decades of time.
+Prominence and fall must also exceed five standard errors of the smoothed curve. ε is the floor: what happens below it
 is not looked at, and so the last mode, whose loss falls for ever, makes one step like the others.
 
 A step happens when the loss passes the middle of its levels in the two valleys. With noise there is no single passage:
@@ -36,8 +36,7 @@ from theory.errors import InputError, one_of, positive_number
 CLOCKS = ("log", "linear")
 _GRID = 800  # places at which the rate is looked at
 _LEAST_POINTS = 8
-_ABRUPT = 0.4  # largest part of the way between valleys that the middle half of a step may take
-_ERRORS = 4.0  # standard errors of the smoothed curve that a step must exceed
+_ERRORS = 5.0  # standard errors of the smoothed curve that a step must exceed
 
 
 def _empty() -> FloatArray:
@@ -58,7 +57,7 @@ class StaircaseSteps(Finding):
             before and after each.
         widths: time, in decades, in which the middle half of the drop happens; a window of half-width h gives a sudden
             one about 0.6 h.
-        noise: standard deviation of the noise on ln(ℓ + εL₀).
+        noise: standard deviation of the noise on ln ℓ, above the floor.
     """
 
     count: int = 0
@@ -78,7 +77,8 @@ def find_staircase(
     clock: str = "log",
     smooth: float = 0.05,
     least_drop: float = 0.3,
-    contrast: float = 0.5,
+    widest: float = 0.3,
+    contrast: float = 0.75,
     floor: float = 1e-3,
 ) -> StaircaseSteps:
     """Find the steps of a learning curve.
@@ -90,6 +90,8 @@ def find_staircase(
         smooth: half-width of the smoothing, in decades (``"log"``) or as a share of the run (``"linear"``). Steps
             closer than twice that are one step.
         least_drop: least fall of ln(ℓ + εL₀).
+        widest: longest time, in decades, that the middle half of a step takes. A curve that slopes, as a power law or
+            an exponential does, falls more slowly.
         contrast: least prominence of a step's rate, as a part of the rate.
         floor: ε, the least loss that is looked at, over L₀.
 
@@ -101,7 +103,8 @@ def find_staircase(
             1.
     """
     one_of("clock", clock, CLOCKS)
-    for name, number in (("smooth", smooth), ("least_drop", least_drop), ("contrast", contrast), ("floor", floor)):
+    numbers = {"smooth": smooth, "least_drop": least_drop, "widest": widest, "contrast": contrast, "floor": floor}
+    for name, number in numbers.items():
         positive_number(name, number)
     if contrast > 1:
         raise InputError("contrast", contrast, "at most 1")
@@ -117,23 +120,24 @@ def find_staircase(
     y = np.log(raw + least)
     grid = np.linspace(x[0], x[-1], _GRID)
     height, slope, effective, loose = local_lines(x, y, grid, smooth)
-    looked_at = raw > least  # below the floor there is nothing to see of the noise either
-    noise = noise_level(x[looked_at], y[looked_at])
-    error = noise / np.sqrt(effective)
+    above = raw > 3 * least  # nearer to the floor a threshold would choose the points by their noise
+    noise = noise_level(x[above], np.log(raw[above]))
+    here = noise * np.clip(1 - least * np.exp(-height), 0.0, 1.0)  # of ln(ℓ + εL₀): ℓ/(ℓ + εL₀) of that of ln ℓ
+    error = here / np.sqrt(effective)
 
     found = []
-    for left, right in pairwise(_valleys(-slope, contrast, _ERRORS * noise * loose)):
+    for left, right in pairwise(_valleys(-slope, contrast, _ERRORS * here * loose)):
         fall = height[left] - height[right]
         if fall < max(least_drop, _ERRORS * float(np.hypot(error[left], error[right]))):
             continue
         start, end = _middle(grid, height, left, right)
-        if end - start > _ABRUPT * (grid[right] - grid[left]):
+        width = end - start if clock == "log" else float(np.log10(end / start)) if start > 0 else np.inf
+        if width > widest:
             continue
         inside = (x >= grid[left]) & (x <= grid[right])
         if inside.sum() >= 2:
             levels = np.maximum(np.exp(height[[left, right]]) - least, 0.0)
             passage = cut_crossing(t[inside], raw[inside], levels.mean(), falling=True, logarithm=clock == "log")
-            width = end - start if clock == "log" else float(np.log10(end / start)) if start > 0 else np.inf
             found.append((fall, levels, width, passage))
     if not found:
         return StaircaseSteps(OK, noise=noise)

@@ -6,10 +6,13 @@ exact mode times, the toy's own collapse distances, and analytic curves.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.linalg import expm
 
+from empirical import MLP, Ensemble, data_stream
 from empirical.ensemble import log_spaced_steps
 from empirical.phenomena import (
     curve_collapse,
@@ -19,9 +22,12 @@ from empirical.phenomena import (
     plateau_exit,
     progressive_sharpening,
     silent_alignment,
+    tabulate,
 )
 from simulate import catapult_portrait, gradient_flow, matrix_flow, mode_staircase, tau_collapse, two_layer_descent
 from simulate.collapse import drop_time
+from simulate.outcomes import OUTCOME_NAMES, Outcome
+from theory import ToyModel
 from theory.deep_linear import staircase_times
 from theory.flow import rescaled_time
 from theory.flow_forms import output_at_time
@@ -189,16 +195,14 @@ def test_alignment_with_analytic_half_times(t_loss, t_alignment):
 @pytest.mark.parametrize(("clock", "smooth"), [("log", 0.05), ("linear", 0.03)])
 def test_steps_of_a_matrix_network(values, depth, gamma, tolerance, clock, smooth):
     exact = staircase_times(values, gamma, depth, level=STEP_LEVEL)
-    tau = np.union1d(
-        np.linspace(0, 1.3 * exact[-1], 20_001)[1:], (exact * np.linspace(0.99, 1.01, 401)[:, None]).ravel()
-    )
+    tau = np.union1d(np.linspace(0, 1.3 * exact[-1], 4001)[1:], (exact * np.linspace(0.99, 1.01, 401)[:, None]).ravel())
     s = np.array(values)
     learned = output_at_time(tau=tau[:, None] * s, gamma=gamma * s, depth=depth)  # mode a is the scalar model at γs_a
     found = find_staircase(tau, np.sum(s**2 * (1 - learned) ** 2, axis=1) / 2, clock=clock, smooth=smooth)
     assert found.count == len(values)
     np.testing.assert_allclose(found.times, exact, rtol=tolerance)
     energy = np.cumsum(np.square(values[::-1]))[::-1] / 2  # of the modes that are still to be learned
-    np.testing.assert_allclose(found.levels[:, 0], energy, rtol=0.02)
+    np.testing.assert_allclose(found.levels[:, 0], energy, rtol=0.03)
 
 
 @pytest.fixture(scope="module")
@@ -238,10 +242,14 @@ def test_steps_on_a_log_spaced_curve(three_modes, end, points):
 def test_no_steps_in_noise_or_on_a_slope():
     t = np.arange(1, 5000)
     assert find_staircase(t, t**-0.5).count == 0
+    assert find_staircase(t, np.exp(-t / 300)).count == 0
+    wrong = 0
     for seed in range(10):
         noise = np.exp(0.2 * np.random.default_rng(seed).normal(size=t.size))
         assert find_staircase(t, noise).count == 0
-        assert find_staircase(t, noise * t**-0.5).count <= 1  # noise makes the first few steps of a run look like one
+        wrong += sum(find_staircase(t, noise * t**-exponent).count > 0 for exponent in (0.5, 1.0))
+    # on steep noisy slopes about one curve in thirty has a stretch that looks like a step: three of 20 has p = 0.03
+    assert wrong <= 2
 
 
 # --- sharpening -----------------------------------------------------------------------------------------------------
@@ -357,3 +365,25 @@ def test_window_from_the_plateau_to_the_floor():
     assert found.window[0] == pytest.approx(100 * (1 / half - 1) ** 1.25, rel=1e-3)
     assert 2e-3 >= np.interp(found.window[1], t, loss + 1e-4) > 1.9e-3
     assert loss_power_law(t, np.ones(400), window="after-plateau").status.startswith("undetermined: still on")
+
+
+# --- trained networks -----------------------------------------------------------------------------------------------
+
+
+def test_outcomes_of_an_ensemble_are_found_again_in_its_curves():
+    """The ensemble's own account of tail and peak, kept step by step in torch, is the oracle."""
+    steps = 300
+    crit = ToyModel().boundary("eta_crit").numeric(gamma=np.array([1e-2, 1.0, 100.0]), depth=3)
+    gamma, eta = np.repeat([1e-2, 1.0, 100.0], 5), np.outer(crit, [1e-4, 0.3, 1.5, 4, 30]).ravel()
+    data = partial(data_stream, "fashion-mnist-deformed", 32, size=14)
+    ensemble = Ensemble(MLP(3, 16, 196, 10), gamma, eta, 0, stream=data)
+    result = ensemble.run(steps, np.arange(steps))
+    alive = result.cells.outcome != Outcome.DEAD  # the curve of the loss does not tell
+    table = tabulate("catapult", result.curve_steps, result.loss_curve)[alive]
+    names = [OUTCOME_NAMES[outcome] for outcome in result.cells.outcome[alive]]
+    assert len(set(names)) >= 3
+    # float32 losses are summed in another order; no tail here is so close to 0.9 L₀
+    assert list(table["outcome"]) == names
+    finite = ~np.isin(names, ["diverged"])
+    peaks = (result.cells.peak_loss / result.cells.initial_loss)[alive]
+    np.testing.assert_allclose(table["height"][finite], np.maximum(peaks, 1.0)[finite], rtol=1e-6)
