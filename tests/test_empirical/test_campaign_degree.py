@@ -54,7 +54,7 @@ def test_what_did_not_learn_predicts_nothing():
     assert predict(None) is None
     assert predict(cells(3.0, Outcome.UNTRAINED)) is None
     assert predict(cells(np.nan)) is None
-    one = cells(np.where(GAMMA == GAMMA[2], 3.0, np.nan))
+    one = cells(np.where(GAMMA[2] == GAMMA, 3.0, np.nan))
     assert predict(one) is None  # one γ says nothing about how D changes
 
 
