@@ -347,6 +347,8 @@ class _Group:
     def _step(self, step: int, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         self.show(step)
         moved = self.stack.forward(inputs)
+        if step == 0:
+            moved.zero_()  # F(θ₀) − F(θ₀): the sign of what rounding leaves of it would move sign descent and Adam
         batch = moved.shape[2]
         raw_square = moved.square().sum((1, 2)) / batch
         output = moved.mul_(self.inverse_gamma)
