@@ -93,7 +93,9 @@ def case(kind, gamma=(1e-3, 1.0, 50.0), classes=10, n=24):
 
 def roots(networks):
     """Diagonal of M^½, flat."""
-    return torch.cat([torch.full((w.numel(),), networks.rates[n] ** 0.5).double() for n, w in networks.start.items()])
+    return torch.cat([
+        torch.full((w.numel(),), networks.rates[n] ** 0.5, dtype=torch.float64) for n, w in networks.start.items()
+    ])
 
 
 def unflatten(networks, flat):
