@@ -373,7 +373,11 @@ class SweepCommand(_Networks):
 class TraceCommand(_Networks):
     """Trace the boundaries of networks by multisection, and fit their exponents where theory allows."""
 
-    boundaries: tuple[Literal["eta_min", "eta_crit", "eta_fail", "eta_max"], ...] = ("eta_min", "eta_crit", "eta_fail")
+    boundaries: tuple[Literal["eta_min", "eta_crit", "eta_fail", "eta_max", "eta_star"], ...] = (
+        "eta_min",
+        "eta_crit",
+        "eta_fail",
+    )
     """Boundaries to trace."""
     resolution: float = 0.01
     """Precision, in decades: the widest final bracket of η."""

@@ -11,13 +11,21 @@ from numpy.typing import ArrayLike, NDArray
 from empirical.law import law_depth
 from empirical.optimizers import DEFAULT_BETA
 from empirical.shard import TrainingConfig
+from empirical.star import Recording, trace_star
 from empirical.sweep import Sweep
 from simulate import BoundaryPoints, ScalingFit, TraceSettings, fit_power_law, trace_boundaries
 from theory import FitWindow, ToyModel, fit_window
 from theory.errors import one_of
 
-LAW_OF = {"eta_min": "eta_min", "eta_crit": "eta_crit", "eta_fail": "eta_crit", "eta_max": "eta_max"}
-"""The law that each measured boundary is held against: where a run starts to fail follows eta_crit's."""
+LAW_OF = {
+    "eta_min": "eta_min",
+    "eta_crit": "eta_crit",
+    "eta_fail": "eta_crit",
+    "eta_max": "eta_max",
+    "eta_star": "eta_crit",
+}
+"""The law that each measured boundary is held against: where a run starts to fail, and the η of least final loss,
+follow eta_crit's."""
 
 NETWORK_TRACE = TraceSettings(coarse=0.54, resolution=0.01, sections=3, guard_span=0.2, guard_spacing=0.07)
 """Spacings of a trace on networks, where a cell costs a training run.
@@ -37,7 +45,7 @@ def toy_law(boundary: str, loss: str, optimizer: str) -> tuple[ToyModel, str]:
     """The toy whose boundary a measured one is held against.
 
     Args:
-        boundary: ``eta_min``, ``eta_crit``, ``eta_fail`` or ``eta_max``.
+        boundary: one of ``LAW_OF``.
         loss: of the networks.
         optimizer: of the networks; Adam is held against its caricature, sign descent.
 
@@ -195,7 +203,8 @@ def trace_networks(
     """Trace boundaries of the networks of a sweep.
 
     The first scan runs from the toy's exact ``eta_min`` to ten times its ``eta_crit``, or ``eta_max`` where that is
-    traced; it is extended where a network's boundary lies outside.
+    traced; it is extended where a network's boundary lies outside. ``eta_star`` is found among the cells of the others
+    and some between them (``star``).
 
     Args:
         sweep: what is trained, and where results are kept.
@@ -209,21 +218,26 @@ def trace_networks(
     """
     config = sweep.config
     law = law_of(config)
+    below = tuple(name for name in names if name != "eta_star") or ("eta_crit",)  # what is seen from below
+    recording, every = Recording(sweep.run_cells), tuple(range(seeds))
     top = "eta_max" if "eta_max" in names else "eta_crit"
 
     def span(one: float) -> tuple[float, float]:
         low = float(exact_law("eta_min", one, **law))
         return min(low, float(exact_law("eta_crit", one, **law))), 10 * float(exact_law(top, one, **law))
 
-    return trace_boundaries(
-        sweep.run_cells,
+    points = trace_boundaries(
+        recording,
         gamma,
-        names,
+        below,
         span,
-        seeds=tuple(range(seeds)),
+        seeds=every,
         settings=settings,
         thresholds=config.thresholds,
     )
+    if "eta_star" in names:
+        points["eta_star"] = trace_star(recording, gamma, every)
+    return {name: points[name] for name in names}
 
 
 def expected_cells(

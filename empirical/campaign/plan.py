@@ -161,8 +161,7 @@ def window_of(unit: Unit, config: TrainingConfig) -> FitWindow:
     windows = []
     for boundary in unit.entry.boundaries:
         try:
-            law = "eta_crit" if boundary == "eta_star" else boundary
-            windows.append(_edges(unit, config, law, has_exact_degree(config)))
+            windows.append(_edges(unit, config, boundary, has_exact_degree(config)))
         except InputError as error:
             if error.field != "depth":  # a boundary without a law has no window of its own
                 raise

@@ -16,9 +16,9 @@ from empirical.campaign.degree import DegreeCells, Prediction, fit_against, meas
 from empirical.campaign.journal import Journal
 from empirical.campaign.plan import Plan, plan_all
 from empirical.campaign.schema import Campaign, Unit
-from empirical.campaign.star import Recording, trace_star
 from empirical.compare import Progress
 from empirical.runners import Runner
+from empirical.star import Recording, trace_star
 from empirical.store import RunDirectory
 from empirical.sweep import Sweep
 from empirical.trace import fit_boundary
@@ -91,7 +91,7 @@ def fit_unit(planned: Plan, points: dict[str, BoundaryPoints], prediction: Predi
     for name, found in points.items():
         if not len(found):
             continue
-        if (planned.exact or not rich) and name != "eta_star":
+        if planned.exact or not rich:
             try:
                 fits[name, "depth"] = fit_boundary(found, window, **planned.law)
             except InputError as error:
@@ -118,7 +118,7 @@ def run_unit(planned: Plan, sweep: Sweep, journal: Journal | None) -> UnitResult
         What was found.
     """
     unit = planned.unit
-    seeds = tuple(range(unit.entry.seeds))
+    seeds = unit.entry.every_seed
     recording, degrees, prediction = Recording(sweep.run_cells), None, None
     if unit.entry.degree and unit.regime != "middle":
         degrees, rough = measure_degrees(planned, sweep, seeds)

@@ -29,7 +29,7 @@ FORMAT = 1
 REGIMES = ("lazy", "rich", "middle")
 """``middle`` is what lies between the two windows: it is traced and not fitted."""
 
-BOUNDARIES = (*LAW_OF, "eta_star")
+BOUNDARIES = tuple(LAW_OF)
 GIVEN_ELSEWHERE = {"steps": "budgets", "device": "--device", "thresholds": "the definitions"}
 """Fields of ``TrainingConfig`` that a campaign sets in another place."""
 
@@ -44,7 +44,8 @@ class Entry:
         budgets: budgets T in steps, most important first; all of them trace the γ of the smallest.
         boundaries: any of ``eta_min, eta_crit, eta_fail, eta_max, eta_star``.
         regimes: any of ``lazy``, ``rich``, ``middle``; the first two when left out.
-        seeds: number of seeds, from 0.
+        seeds: number of seeds.
+        first_seed: the first of them; another one repeats a campaign on networks and data that it has not seen.
         points: γ in each window.
         resolution: widest final bracket, in decades of η.
         gamma_range: least and largest γ; the windows that theory chooses are clipped to it.
@@ -63,6 +64,7 @@ class Entry:
     boundaries: tuple[str, ...] = ("eta_crit", "eta_fail", "eta_max")
     regimes: tuple[str, ...] = REGIMES[:2]
     seeds: int = 3
+    first_seed: int = 0
     points: int = 6
     resolution: float = 0.03
     gamma_range: tuple[float, float] = (1e-4, 1e4)
@@ -88,6 +90,7 @@ class Entry:
         for regime in (*self.regimes, *self.windows):
             one_of("regimes", regime, REGIMES)
         positive_integer("seeds", self.seeds)
+        positive_integer("first_seed", self.first_seed, least=0)
         positive_integer("points", self.points, least=3)
         for name in ("resolution", "lazy_tolerance", "rich_tolerance", "margin"):
             positive_number(name, getattr(self, name))
@@ -99,6 +102,11 @@ class Entry:
                 raise InputError(name, getattr(self, name), "true or false")
         for steps in self.budgets:
             self.config(steps)
+
+    @property
+    def every_seed(self) -> tuple[int, ...]:
+        """The seeds."""
+        return tuple(range(self.first_seed, self.first_seed + self.seeds))
 
     def config(self, steps: int, device: str = "cpu") -> TrainingConfig:
         """What the networks of one budget train.

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from empirical.campaign.laws import bump, closing, compare_boundaries
-from empirical.campaign.star import SPACING, Recording, trace_star, vertex
+from empirical.star import SPACING, Recording, trace_star, vertex
 from empirical.trace import exact_law
 from simulate import BoundaryPoints, CellResults, Outcome, Thresholds, TraceSettings, fit_power_law, trace_toy
 from simulate.boundary import collect

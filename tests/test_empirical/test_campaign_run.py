@@ -94,10 +94,11 @@ def test_tables_have_the_columns_of_the_contract(finished):
         ("mlp-2", "rich", "eta_min", "depth"),
         ("mlp-2", "rich", "eta_crit", "depth"),
         ("mlp-2", "rich", "eta_crit", "euler_degree"),
+        ("mlp-2", "rich", "eta_star", "depth"),
         ("mlp-2", "rich", "eta_star", "euler_degree"),
         ("mlp-2", "lazy", "eta_min", "depth"),
         ("mlp-2", "lazy", "eta_crit", "depth"),
-        ("mlp-2", "lazy", "eta_star", "none"),
+        ("mlp-2", "lazy", "eta_star", "depth"),
         ("ball", "lazy", "eta_crit", "depth"),
     }
     by_degree = exponents[exponents["predicted_by"] == "euler_degree"]

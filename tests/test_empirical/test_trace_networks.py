@@ -131,3 +131,20 @@ def test_the_expected_size_of_a_trace_is_about_right():
     trace_boundaries(meter, gammas, ("eta_min", "eta_crit", "eta_fail"), from_the_laws, settings=AT_RESOLUTION)
     expected = expected_cells(config, gammas, 3, 1, AT_RESOLUTION)
     assert 1 / 1.5 < expected / meter.cells < 1.5
+
+
+def test_the_best_learning_rate_lies_in_the_trained_band_and_no_cell_of_a_grid_beats_it_by_much():
+    config = TrainingConfig(depth=2, width=16, image_size=7, batch_size=16, steps=120)
+    sweep, gamma = Sweep(config), np.array([1e-3, 30.0])
+    points = trace_networks(sweep, gamma, ("eta_star", "eta_crit"), seeds=1, settings=SETTINGS)
+    assert list(points) == ["eta_star", "eta_crit"]
+    star, crit = points["eta_star"], points["eta_crit"]
+    assert len(star) == 2
+    for i in range(2):
+        assert star.eta_low[i] <= star.eta[i] <= star.eta_high[i]
+        assert star.eta[i] <= crit.eta_high[i] * 1.01  # a trained cell, by definition below the first that is not
+        grid = np.geomspace(0.05 * crit.eta[i], 2 * crit.eta[i], 25)
+        losses = sweep.run_cells(np.full(25, gamma[i]), grid, np.zeros(25, dtype=np.int64)).final_loss
+        here = sweep.run_cells(gamma[i : i + 1], star.eta[i : i + 1], np.zeros(1, dtype=np.int64)).final_loss[0]
+        # the minimum is flat, and cells 0.12 decades apart are all that is asked for
+        assert here <= 1.05 * np.nanmin(losses[np.isfinite(losses)])
