@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from empirical.losses import LOSSES
 from empirical.models import Architecture
 from empirical.models.catalogue import OPTIONS, Shape, build, complete, describe
 from empirical.models.user import UserArchitecture
-from empirical.networks import Probe
+from empirical.networks import Networks, Probe
 from empirical.optimizers import DEFAULT_BETA, OPTIMIZERS
 from empirical.schedules import DEFAULT_WARMUP, Schedule
 from simulate import CellResults, Thresholds
@@ -197,6 +197,24 @@ REMEMBERED_BYTES = 150e6
 """The batches of a stream are remembered only while all that a run needs take less memory than this."""
 
 
+class Observer(Protocol):
+    """A probe that makes its own result of a block."""
+
+    @property
+    def steps(self) -> frozenset[int]:
+        """Steps at which it wants to see the networks."""
+
+    @property
+    def curve_steps(self) -> NDArray[np.int64]:
+        """Steps at which it wants the learning curves."""
+
+    def __call__(self, step: int, networks: Networks) -> None:
+        """See the networks."""
+
+    def result(self, trained: EnsembleResult) -> EnsembleResult:
+        """What is kept of the block."""
+
+
 @dataclass(frozen=True)
 class Block:
     """Cells that train as one ensemble.
@@ -230,6 +248,10 @@ class Block:
         middle = len(self.gamma) // 2
         parts = (slice(middle), slice(middle, None)) if middle else ()
         return tuple(replace(self, gamma=self.gamma[p], eta=self.eta[p], seed=self.seed[p]) for p in parts)
+
+    def observer(self) -> Observer | None:
+        """Who is shown the networks while they train; nobody here, blocks that measure have one."""
+        return None
 
 
 @lru_cache(maxsize=4)
@@ -276,7 +298,11 @@ def train_block(
             device=config.device,
             thresholds=config.thresholds,
         )
-        return ensemble.run(config.steps, log_spaced_steps(config.steps), probe=probe, probe_steps=probe_steps)
+        observer = block.observer()
+        if observer is None:
+            return ensemble.run(config.steps, log_spaced_steps(config.steps), probe=probe, probe_steps=probe_steps)
+        seen = ensemble.run(config.steps, observer.curve_steps, probe=observer, probe_steps=observer.steps)
+        return observer.result(seen)
 
 
 _CURVES = ("curve_steps", "loss_curve", "accuracy_curve")

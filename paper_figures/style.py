@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from simulate import Outcome
 
 Colour: TypeAlias = tuple[float, float, float, float]
+
+STYLE_FILE = Path(__file__).with_name("richscape.mplstyle")
+"""For ``matplotlib.style.use``: what ``house_style`` sets."""
 
 INK = "#1b2430"
 QUIET = "#6b7480"
@@ -41,6 +50,13 @@ TRAINED_MAP = LinearSegmentedColormap.from_list("trained", ["#0b5563", "#2f8f8b"
 
 RUN_MAP = LinearSegmentedColormap.from_list("runs", ["#d08214", "#c24b47", "#7f336c", "#2b2d5e"])
 """Colour of ordered runs, such as those of several γ; its lightness falls all the way."""
+
+GAMMA_MAP = LinearSegmentedColormap.from_list("gamma", mpl.colormaps["plasma"](np.linspace(0.0, 0.86, 256)))
+"""Colour of a γ, from lazy (blue) to rich (orange): plasma, perceptually uniform and safe for colour-blind readers,
+without the yellows that do not show on white."""
+
+GAMMA_NORM = LogNorm(1e-4, 1e4, clip=True)
+"""The same γ has the same colour in every figure; what lies beyond has the colour of the end."""
 
 PEAK_MAP = LinearSegmentedColormap.from_list("peaks", ["#fbf6e9", "#f0c75e", "#cf5a4c", "#5a1f4a"])
 """Colour of a peak by its height: light is none."""
@@ -77,6 +93,49 @@ def run_colours(count: int) -> list[Colour]:
     return [RUN_MAP(at) for at in np.linspace(0.0, 1.0, count)]
 
 
+def gamma_colour(gamma: float) -> Colour:
+    """Colour of a feature-learning strength, the same in every figure.
+
+    Args:
+        gamma: γ.
+
+    Returns:
+        RGBA.
+    """
+    return GAMMA_MAP(float(GAMMA_NORM(gamma)))
+
+
+def gamma_bar(figure: Figure, axes: Axes | list[Axes]) -> Colorbar:
+    """A colour bar of γ, with the names of its ends.
+
+    Args:
+        figure: the figure.
+        axes: beside which axes.
+
+    Returns:
+        The bar.
+    """
+    bar = figure.colorbar(ScalarMappable(GAMMA_NORM, GAMMA_MAP), ax=axes, pad=0.02, aspect=26)
+    bar.ax.yaxis.set_major_locator(LogLocator(base=100))
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.set_title(r"$\gamma$", fontsize=11)
+    for height, name in ((0.06, "lazy"), (0.94, "rich")):
+        bar.ax.text(0.5, height, name, transform=bar.ax.transAxes, rotation=90, ha="center", va="center", color="white")
+    return bar
+
+
+def panel(ax: Axes, letter: str, title: str) -> None:
+    """Letter and title of a panel, above its left edge.
+
+    Args:
+        ax: the panel.
+        letter: such as ``a``.
+        title: a few words.
+    """
+    ax.set_title(rf"$\mathbf{{{letter}}}$  {title}", loc="left")
+
+
 @contextmanager
 def house_style() -> Iterator[None]:
     """Draw with the settings of the house, and put the old ones back.
@@ -84,29 +143,5 @@ def house_style() -> Iterator[None]:
     Yields:
         Nothing; figures made inside have the style.
     """
-    settings: dict[Any, Any] = {
-        "font.family": "DejaVu Sans",
-        "font.size": 9.0,
-        "mathtext.fontset": "cm",
-        "axes.titlesize": 10.5,
-        "axes.labelsize": 11.0,
-        "axes.edgecolor": INK,
-        "axes.labelcolor": INK,
-        "axes.linewidth": 0.8,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "text.color": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "xtick.direction": "out",
-        "ytick.direction": "out",
-        "legend.frameon": False,
-        "legend.fontsize": 8.0,
-        "lines.solid_capstyle": "round",
-        "figure.dpi": 110,
-        "savefig.dpi": 170,
-        "svg.fonttype": "path",
-        "svg.hashsalt": "richscape",
-    }
-    with mpl.rc_context(settings):
+    with mpl.rc_context(fname=STYLE_FILE):
         yield

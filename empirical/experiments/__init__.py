@@ -1,0 +1,1 @@
+"""What the figures show, computed: trained through ensembles and probes, kept in a run directory, drawn elsewhere."""

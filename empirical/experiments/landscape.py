@@ -1,0 +1,95 @@
+"""What happens inside the networks across γ: Hessian spectra, kernel–target alignment and outputs along training.
+
+One set of runs serves several figures: MLPs on squared error, each γ at the second largest learning rate that converges
+on the grid. Spectra are those of M^½ H M^½, the Hessian in the metric of the update, on a fixed sample of test examples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import xarray as xr
+
+from empirical.ensemble import log_spaced_steps
+from empirical.experiments.lab import Lab
+from empirical.experiments.observe import Measurements
+from empirical.experiments.plane import Plane, convergent_eta
+
+
+@dataclass(frozen=True)
+class LandscapeConfig:
+    """Measurements along training.
+
+    Attributes:
+        steps: length of the runs.
+        seeds: number of seeds.
+        spectrum_points: steps at which spectra are taken, log-spaced, the start and the end among them.
+        points: steps at which losses, alignments and outputs are taken.
+        examples: test examples that everything is measured on.
+        eigenvalues: kept of each spectrum.
+        every: every how many γ of the grid.
+    """
+
+    steps: int
+    seeds: int = 2
+    spectrum_points: int = 10
+    points: int = 40
+    examples: int = 200
+    eigenvalues: int = 20
+    every: int = 1
+
+
+def _with_ends(steps: int, points: int) -> tuple[int, ...]:
+    return (*(int(step) for step in log_spaced_steps(steps, points)), steps)
+
+
+def run_landscape(config: LandscapeConfig, plane: Plane, lab: Lab) -> xr.Dataset:
+    """Train across γ and measure.
+
+    Args:
+        config: what to run.
+        plane: the grid that gives the learning rates, and what is trained.
+        lab: who runs it.
+
+    Returns:
+        ``loss`` (on the sample), ``alignment``, ``raw`` (F − F₀ over example, class), each over gamma, seed, step;
+        ``eigenvalue`` over gamma, seed, spectrum_step, rank; ``eta`` over gamma.
+    """
+    training = replace(plane.config.training, steps=config.steps)
+    eta = convergent_eta(plane.portrait)[:: config.every]
+    gamma = plane.portrait.data["gamma"].values[:: config.every]
+    gamma, eta = gamma[np.isfinite(eta)], eta[np.isfinite(eta)]
+    seeds = np.arange(config.seeds)
+    g, s = (index.ravel() for index in np.indices((len(gamma), len(seeds))))
+    steps, spectra = _with_ends(config.steps, config.points), _with_ends(config.steps, config.spectrum_points)
+    what = Measurements(
+        steps=(("test_loss", steps), ("alignment", steps), ("raw_outputs", steps), ("eigenvalues", spectra)),
+        examples=config.examples,
+        eigenvalues=config.eigenvalues,
+    )
+    lab.progress.phase("spectra, alignment, outputs", len(g) * config.steps)
+    found = lab.observe(training, gamma[g], eta[g], seeds[s], what)
+    shape, axes = (len(gamma), len(seeds)), ("gamma", "seed")
+
+    def grid(name: str) -> np.ndarray:
+        values = found.measured[name]
+        return values.reshape(*shape, *values.shape[1:])
+
+    return xr.Dataset(
+        {
+            "loss": ((*axes, "step"), grid("test_loss")),
+            "alignment": ((*axes, "step"), grid("alignment")),
+            "raw": ((*axes, "step", "example", "class"), grid("raw_outputs")),
+            "eigenvalue": ((*axes, "spectrum_step", "rank"), grid("eigenvalues")),
+            "eta": ("gamma", eta),
+        },
+        coords={"gamma": gamma, "seed": seeds, "step": list(steps), "spectrum_step": list(spectra)},
+        attrs={
+            "arch": training.arch,
+            "depth": training.depth,
+            "loss": training.loss,
+            "width": training.width,
+            "classes": int(found.measured["raw_outputs"].shape[-1]),
+        },
+    )

@@ -1,0 +1,163 @@
+"""The experiments behind the main figures, at two scales, each run when it is first asked for.
+
+``quick`` is minutes on two cores; ``full`` is longer, wider and has more seeds, for a GPU or a night.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from empirical.experiments.budgets import BudgetsConfig, run_apex, run_budgets
+from empirical.experiments.catapults import CatapultConfig, run_catapults
+from empirical.experiments.curves import CurvesConfig, run_curves
+from empirical.experiments.lab import Lab
+from empirical.experiments.landscape import LandscapeConfig, run_landscape
+from empirical.experiments.plane import Plane, PlaneConfig, run_plane
+from empirical.shard import TrainingConfig
+
+BOUNDARIES_MSE = ("eta_crit", "eta_fail")
+BOUNDARIES_CE = ("eta_crit", "eta_max")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Configurations of all experiments.
+
+    Attributes:
+        name: ``quick`` or ``full``.
+        mse: the plane of MLPs on squared error.
+        cross_entropy: the plane of CNNs on cross-entropy.
+        curves: learning curves of the CNNs.
+        landscape: spectra, alignment and outputs of the MLPs.
+        catapults: of MLPs.
+        budgets: eta_min and the apex against T, of MLPs.
+    """
+
+    name: str
+    mse: PlaneConfig
+    cross_entropy: PlaneConfig
+    curves: CurvesConfig
+    landscape: LandscapeConfig
+    catapults: CatapultConfig
+    budgets: BudgetsConfig
+
+    def describe(self) -> dict[str, Any]:
+        """The configuration for the manifest.
+
+        Returns:
+            JSON-ready description.
+        """
+        return {"command": "figures"} | asdict(self)
+
+
+_MLP, _CNN = {"depth": 3, "width": 64}, {"arch": "mlp", "depth": 3, "width": 16, "loss": "cross-entropy"}
+
+SCALES: dict[str, Scale] = {
+    "quick": Scale(
+        "quick",
+        mse=PlaneConfig(
+            TrainingConfig(**_MLP, steps=400), (1e-4, 1e4, 25), (1e-13, 1e4, 52), BOUNDARIES_MSE, window_points=6
+        ),
+        cross_entropy=PlaneConfig(
+            TrainingConfig(**_CNN, steps=200),
+            (1e-4, 1e4, 17),
+            (1e-12, 1e4, 33),
+            BOUNDARIES_CE,
+            window_points=5,
+            resolution=0.04,
+        ),
+        curves=CurvesConfig(steps=2000, budgets=(200, 600, 2000), seeds=3),
+        landscape=LandscapeConfig(steps=1000, seeds=2),
+        catapults=CatapultConfig(TrainingConfig(depth=3, width=64, image_size=7, batch_size=256, steps=150)),
+        budgets=BudgetsConfig(TrainingConfig(**_MLP, image_size=7)),
+    ),
+    "full": Scale(
+        "full",
+        mse=PlaneConfig(
+            TrainingConfig(**_MLP | {"width": 256}, image_size=28, steps=10_000),
+            (1e-5, 1e5, 61),
+            (1e-16, 1e5, 127),
+            (*BOUNDARIES_MSE, "eta_min"),
+            window_points=12,
+            trace_seeds=4,
+            resolution=0.01,
+        ),
+        cross_entropy=PlaneConfig(
+            TrainingConfig(**_CNN | {"width": 64}, image_size=28, steps=10_000),
+            (1e-4, 1e4, 49),
+            (1e-14, 1e4, 109),
+            (*BOUNDARIES_CE, "eta_min"),
+            window_points=12,
+            trace_seeds=4,
+            resolution=0.01,
+        ),
+        curves=CurvesConfig(steps=100_000, budgets=(1000, 10_000, 100_000), seeds=5),
+        landscape=LandscapeConfig(steps=30_000, seeds=4, spectrum_points=24, points=100, examples=1000),
+        catapults=CatapultConfig(
+            TrainingConfig(depth=3, width=1024, image_size=14, batch_size=256, steps=400),
+            gamma=(1e-3, 1e3, 25),
+            ladder=(1.0, 100.0, 60),
+            seeds=4,
+        ),
+        budgets=BudgetsConfig(
+            TrainingConfig(**_MLP | {"width": 256}),
+            budgets=(100, 300, 1000, 3000, 10_000),
+            gamma=(1e-4, 1e-2, 1e2, 1e4),
+            seeds=4,
+            apex_budgets=(10, 20, 40, 80),
+            apex_spacing=0.1,
+        ),
+    ),
+}
+
+
+class Experiments:
+    """What the figures show, computed when first asked for.
+
+    Args:
+        scale: which configurations.
+        lab: who runs them, and where they are kept.
+    """
+
+    def __init__(self, scale: Scale, lab: Lab) -> None:
+        self.scale, self.lab = scale, lab
+
+    @cached_property
+    def mse(self) -> Plane:
+        """The plane of MLPs on squared error."""
+        return run_plane(self.scale.mse, self.lab, "MLP, MSE")
+
+    @cached_property
+    def cross_entropy(self) -> Plane:
+        """The plane of CNNs on cross-entropy."""
+        return run_plane(self.scale.cross_entropy, self.lab, "CNN, cross-entropy")
+
+    @cached_property
+    def curves(self) -> xr.Dataset:
+        """Learning curves of the CNNs across γ."""
+        return run_curves(self.scale.curves, self.cross_entropy, self.lab)
+
+    @cached_property
+    def landscape(self) -> xr.Dataset:
+        """Spectra, alignment and outputs of the MLPs across γ."""
+        return run_landscape(self.scale.landscape, self.mse, self.lab)
+
+    @cached_property
+    def catapults(self) -> xr.Dataset:
+        """Loss of MLPs around their edge of stability."""
+        return run_catapults(self.scale.catapults, self.lab)
+
+    @cached_property
+    def budgets(self) -> pd.DataFrame:
+        """eta_min of MLPs at several budgets."""
+        return run_budgets(self.scale.budgets, self.lab)
+
+    @cached_property
+    def apex(self) -> pd.DataFrame:
+        """Where the window of MLPs closes, at several short budgets."""
+        return run_apex(self.scale.budgets, self.lab)

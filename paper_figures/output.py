@@ -1,0 +1,67 @@
+"""Writes a figure as PNG, SVG and PDF, each with where it comes from in its metadata.
+
+No date: the same numbers drawn by the same source are the same bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from empirical.store import RunDirectory
+from paper_figures.style import house_style
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a figure comes from.
+
+    Attributes:
+        title: what it shows.
+        command: what makes it.
+        source: revision of the source.
+    """
+
+    title: str
+    command: str
+    source: str
+
+    def metadata(self, suffix: str) -> dict[str, str | None]:
+        """Metadata in the words of a file format.
+
+        Args:
+            suffix: ``png``, ``svg`` or ``pdf``.
+
+        Returns:
+            For ``savefig``; ``None`` leaves out what would otherwise be written.
+        """
+        made = f"{self.command}; source revision {self.source}"
+        if suffix == "png":
+            return {"Title": self.title, "Description": made, "Software": None}
+        if suffix == "svg":
+            return {"Title": self.title, "Description": made, "Date": None, "Creator": "richscape"}
+        return {"Title": self.title, "Subject": made, "Creator": "richscape", "CreationDate": None, "Producer": None}
+
+
+def save_figure(store: RunDirectory, name: str, figure: Figure, provenance: Provenance) -> list[Path]:
+    """Write a figure in three formats, and close it.
+
+    Args:
+        store: where.
+        name: of the files, without suffix.
+        figure: the figure.
+        provenance: for the metadata.
+
+    Returns:
+        The files.
+    """
+    out = []
+    with house_style():  # resolution, fonts and the salt of an SVG's names are looked up when it is saved
+        for suffix in ("png", "svg", "pdf"):
+            words = provenance.metadata(suffix)
+            out.append(store.write_with(f"{name}.{suffix}", lambda path, words=words: figure.savefig(path, metadata=words)))
+    plt.close(figure)
+    return out
