@@ -1,0 +1,122 @@
+"""Figure 3: Hessian spectra, in the metric of the update, of MLPs trained on squared error.
+
+a) The largest eigenvalues at the end of training against γ, with the fitted and the predicted slopes of the first.
+b) The largest eigenvalue along training for several γ. c, d) The largest eigenvalues along training of a lazy and of a
+rich network; in c) as many stand apart as there are classes.
+"""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from empirical.experiments.analysis import nearest
+from paper_figures.axes import log_ticks, power_of_ten
+from paper_figures.overlay import slope_label
+from paper_figures.style import INK, QUIET, THEORY, gamma_bar, gamma_colour, house_style, panel
+from simulate import ScalingFit
+
+NAME, TITLE = "fig3", "Hessian spectra across γ and along training"
+LAZY, RICH = 1e-3, 1e3
+"""The γ of panels c and d."""
+
+
+def draw_final(ax: Axes, landscape: xr.Dataset, fits: dict[str, ScalingFit]) -> None:
+    """Eigenvalues at the end against γ.
+
+    Args:
+        ax: the axes.
+        landscape: as ``run_landscape`` gives it.
+        fits: of the largest eigenvalue, by regime.
+    """
+    gamma = landscape["gamma"].values
+    last = landscape["eigenvalue"].isel(spectrum_step=-1).mean("seed")
+    for rank in range(last.sizes["rank"] - 1, -1, -1):
+        values = last.isel(rank=rank).values
+        colours = [gamma_colour(float(g)) for g in gamma]
+        ax.scatter(gamma, np.where(values > 0, values, np.nan), c=colours, s=9 if rank else 22, lw=0,
+                   alpha=0.45 if rank else 1.0, zorder=3 if rank else 4)  # fmt: skip
+    for regime, fit in fits.items():
+        if not np.isfinite(fit.coefficient):
+            continue
+        across = np.geomspace(*fit.window, 20)
+        middle = float(np.sqrt(fit.window[0] * fit.window[1]))
+        power = "-2" if regime == "lazy" else "-2/L"
+        law = 3.0 * fit(middle) * (across / middle) ** fit.predicted
+        ax.plot(across, law, **THEORY)
+        ax.plot(across, fit(across), color=INK, lw=1.6, zorder=5)
+        side, level = ("left", 7.0) if regime == "lazy" else ("right", 12.0)
+        text = rf"predicted ${power}$" + "\n" + f"fitted {slope_label(fit)}"
+        ax.text(middle, level * float(fit(middle)), text, fontsize=8, ha=side, va="bottom")
+    ax.set(xscale="log", yscale="log", xlabel=r"feature-learning strength $\gamma$", ylabel="Hessian eigenvalue")
+    log_ticks(ax.xaxis)
+    log_ticks(ax.yaxis)
+
+
+def draw_sharpness(ax: Axes, landscape: xr.Dataset) -> None:
+    """Largest eigenvalue along training, over the edge 2/η.
+
+    Args:
+        ax: the axes.
+        landscape: as ``run_landscape`` gives it.
+    """
+    steps = landscape["spectrum_step"].values + 1
+    for gamma in landscape["gamma"].values[:: max(1, landscape.sizes["gamma"] // 8)]:
+        run = landscape.sel(gamma=gamma)
+        edge = run["eigenvalue"].isel(rank=0).mean("seed") * float(run["eta"]) / 2
+        ax.plot(steps, edge, color=gamma_colour(float(gamma)), marker="o", ms=3)
+    ax.axhline(1, **THEORY)
+    ax.annotate("edge of stability", (0.02, 1), xycoords=("axes fraction", "data"), xytext=(0, 3),
+                textcoords="offset points", fontsize=8)  # fmt: skip
+    ax.set(xscale="log", yscale="log", xlabel="step $t+1$", ylabel=r"$\eta\,\lambda_{\max}/2$")
+
+
+def draw_spectrum(ax: Axes, landscape: xr.Dataset, gamma: float) -> float:
+    """Largest eigenvalues along training of one network.
+
+    Args:
+        ax: the axes.
+        landscape: as ``run_landscape`` gives it.
+        gamma: near which γ.
+
+    Returns:
+        The γ.
+    """
+    run = landscape.isel(gamma=nearest(landscape, gamma), seed=0)
+    steps, classes = run["spectrum_step"].values + 1, int(landscape.attrs["classes"])
+    for rank in range(run.sizes["rank"]):
+        values = run["eigenvalue"].isel(rank=rank).values
+        inside = rank < classes
+        ax.plot(steps, np.where(values > 0, values, np.nan), color=gamma_colour(float(run["gamma"])) if inside else QUIET,
+                lw=1.2 if inside else 0.7, alpha=1.0 if inside else 0.8)  # fmt: skip
+    ax.set(xscale="log", yscale="log", xlabel="step $t+1$", ylabel="Hessian eigenvalue")
+    ax.plot([], [], color=gamma_colour(float(run["gamma"])), label=f"first {classes}: as many as classes")
+    ax.plot([], [], color=QUIET, lw=0.8, label=f"the next {run.sizes['rank'] - classes}")
+    ax.legend(loc="best")
+    return float(run["gamma"])
+
+
+def figure(landscape: xr.Dataset, fits: dict[str, ScalingFit]) -> Figure:
+    """Draw the figure.
+
+    Args:
+        landscape: as ``run_landscape`` gives it.
+        fits: of the largest eigenvalue at the end, by regime.
+
+    Returns:
+        Four panels.
+    """
+    with house_style():
+        fig, axes = plt.subplots(2, 2, figsize=(8.0, 6.8), layout="constrained")
+        draw_final(axes[0, 0], landscape, fits)
+        panel(axes[0, 0], "a", f"top {landscape.sizes['rank']} eigenvalues at the end")
+        draw_sharpness(axes[0, 1], landscape)
+        panel(axes[0, 1], "b", "largest eigenvalue along training")
+        gamma_bar(fig, axes[0, 1])
+        for ax, letter, regime, gamma in ((axes[1, 0], "c", "lazy", LAZY), (axes[1, 1], "d", "rich", RICH)):
+            shown = draw_spectrum(ax, landscape, gamma)
+            panel(ax, letter, rf"{regime}, $\gamma={power_of_ten(shown)}$")
+    return fig
