@@ -521,6 +521,44 @@ class Compare:
         print(f"In {store.path}: {', '.join(reporter.files())}")
 
 
+@dataclass(frozen=True)
+class Figures:
+    """The paper's main figures, their captions, and the ledger of claims."""
+
+    out: Path
+    """Directory of the run; the same command goes on with it, other figures of the same scale join it."""
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, arg(metavar="NAME …|all")] = ("all",)
+    """Which figures: fig1 … fig5, or all."""
+    scale: Literal["quick", "full"] = "quick"
+    """quick: minutes on two cores. full: wider, longer, more seeds; for a GPU, or a night."""
+    device: str = "cpu"
+    """Where to train: cpu, cuda, cuda:1, mps; several with commas between them (cuda:0,cuda:1), or cuda:all."""
+    workers: int | None = None
+    """Processes that train, one thread each; when not given, as many as cores, or one for each GPU."""
+
+    def run(self) -> None:
+        """Compute what is missing, then draw, judge and write."""
+        from empirical.experiments.lab import Lab
+        from empirical.experiments.scales import SCALES, Experiments
+        from empirical.runners import Runner, default_workers, device_list
+        from empirical.store import RunDirectory
+        from paper_figures.figures import chosen_figures, render
+        from paper_figures.ledger import VERDICTS
+
+        names = chosen_figures(self.names)
+        kind, devices = device_list(self.device)
+        scale = SCALES[self.scale].on(kind)
+        store = RunDirectory(self.out, scale.describe())
+        workers = default_workers(devices) if self.workers is None else self.workers
+        with Runner(workers, devices) as runner, _Progress() as progress:
+            rendered = render(names, Experiments(scale, Lab(store, runner, progress)), store)
+        for name, seconds in rendered.seconds.items():
+            print(f"{name}: {seconds:.0f} s")
+        counts = rendered.ledger["verdict"].value_counts()
+        print("claims: " + ", ".join(f"{int(counts.get(verdict, 0))} {verdict}" for verdict in VERDICTS))
+        print(f"written to {store.path}: " + ", ".join(path.name for path in rendered.files))
+
+
 def _write_portrait(
     store: RunDirectory, portrait: PhasePortrait, identity: dict[str, Any], boundaries: tuple[str, ...]
 ) -> None:
@@ -554,6 +592,7 @@ Command = (
     | Annotated[SweepCommand, tyro.conf.subcommand("sweep")]
     | Annotated[TraceCommand, tyro.conf.subcommand("trace")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Figures, tyro.conf.subcommand("figures")]
 )
 
 

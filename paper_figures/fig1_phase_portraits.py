@@ -35,6 +35,16 @@ from simulate import Outcome
 from theory import ToyModel
 
 NAME, TITLE = "fig1", "Phase portraits of the γ–η plane"
+CAPTION = """**Phase portraits of the γ–η plane.** a, b) Regimes of the scalar deep linear model, drawn from its exact
+boundaries; as T grows the lower boundary falls and the region without training shrinks; the window closes at an apex.
+c) {{ mse.arch }}s (L = {{ mse.depth }}, width {{ mse.width }}) on {{ mse.data }}, squared error, T = {{ mse.steps }};
+d) {{ ce.arch }}s (L = {{ ce.depth }}, width {{ ce.width }}), cross-entropy, T = {{ ce.steps }}: test accuracy at the end
+where the loss has moved, outcomes elsewhere. Dashed and dotted: exact laws of the model, nowhere shifted; points: measured,
+with brackets; solid: fits on windows chosen from theory. Fitted slopes, lazy and rich: c) η_crit
+{{ m("eta-crit-lazy-mse") }} and {{ m("eta-crit-rich-mse") }}; d) η_crit {{ m("eta-crit-lazy-ce") }} and
+{{ m("eta-crit-rich-ce") }}, η_max {{ m("eta-max-lazy-ce") }} and {{ m("eta-max-rich-ce") }}. The lower boundary falls with T
+with slope {{ m("eta-min-budget-lazy") }} (lazy) and {{ m("eta-min-budget-rich") }} (rich); the apex grows as
+T to the power {{ m("apex") }}."""
 SCHEMATIC_BUDGETS = (30, 300, 3000)
 SCHEMATIC_GAMMA = (1e-4, 1e5)
 LAW_STYLE = {"eta_min": (0, (4, 2)), "eta_crit": (0, (4, 1.2)), "eta_max": (0, (1, 1.2))}
@@ -74,10 +84,18 @@ def draw_schematic(ax: Axes, loss: str, depth: int = 3) -> None:
         ax.plot(gamma[open_], low[open_], color=BOUNDARY_COLOURS["eta_min"], ls=LAW_STYLE["eta_min"], lw=1.1)
         at = 40
         ax.text(
-            gamma[at], low[at] * 1.25, f"$T={T}$", fontsize=7, color=BOUNDARY_COLOURS["eta_min"], rotation=31, va="bottom"
+            gamma[at],
+            low[at] * 1.25,
+            f"$T={T}$",
+            fontsize=7,
+            color=BOUNDARY_COLOURS["eta_min"],
+            rotation=31,
+            va="bottom",
         )
     apex = model.apex(steps=SCHEMATIC_BUDGETS[0], depth=depth)
-    ax.plot([apex], [float(model.boundary("eta_crit").numeric(gamma=apex, depth=depth))], "v", color=INK, ms=5, zorder=6)
+    ax.plot(
+        [apex], [float(model.boundary("eta_crit").numeric(gamma=apex, depth=depth))], "v", color=INK, ms=5, zorder=6
+    )
     ax.set(xscale="log", yscale="log", xlim=SCHEMATIC_GAMMA, ylim=(low_end, high_end))
     for axis in (ax.xaxis, ax.yaxis):
         log_ticks(axis)
@@ -192,7 +210,9 @@ def figure(mse: Plane, cross_entropy: Plane) -> Figure:
     with house_style():
         fig, axes = plt.subplots(2, 2, figsize=(7.8, 7.4), layout="constrained")
         depth = mse.config.training.depth
-        for ax, letter, loss, name in zip(axes[0], "ab", ("mse", "cross-entropy"), ("MSE", "cross-entropy"), strict=True):
+        for ax, letter, loss, name in zip(
+            axes[0], "ab", ("mse", "cross-entropy"), ("MSE", "cross-entropy"), strict=True
+        ):
             draw_schematic(ax, loss, depth)
             panel(ax, letter, f"theory: {name}, $L={depth}$")
         for ax, letter, plane in zip(axes[1], "cd", (mse, cross_entropy), strict=True):

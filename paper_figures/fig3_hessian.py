@@ -20,6 +20,12 @@ from paper_figures.style import INK, QUIET, THEORY, gamma_bar, gamma_colour, hou
 from simulate import ScalingFit
 
 NAME, TITLE = "fig3", "Hessian spectra across γ and along training"
+CAPTION = """**Hessian spectra** in the metric of the update ({{ mse.arch }}s, L = {{ mse.depth }}, squared error). a) Top
+eigenvalues at the end of training, mean over seeds. Slope of the largest: {{ m("sharpness-lazy") }} (lazy, predicted −2)
+and {{ m("sharpness-rich") }} (rich, predicted −2/L). b) The largest along training, in units of the edge 2/η. c) Lazy: the
+share of spectra with as many outliers as classes is {{ m("outliers-lazy") }}, and the largest eigenvalue changes by
+{{ m("hessian-lazy-constant") }} of its value. d) Rich: the first eigenvalue beyond the number of classes grows
+{{ m("hessian-rich-grows") }} times (γ ≥ 100)."""
 LAZY, RICH = 1e-3, 1e3
 """The γ of panels c and d."""
 

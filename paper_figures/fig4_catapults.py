@@ -21,6 +21,11 @@ from paper_figures.style import INK, QUIET, THEORY, gamma_bar, gamma_colour, hou
 from simulate import ScalingFit
 
 NAME, TITLE = "fig4", "Catapults when lazy, silent alignment when rich"
+CAPTION = """**Catapults and plateaus** ({{ mse.arch }}s, squared error). a) Loss of the highest catapult that comes back, for each
+γ. b) Its height against γ: slope {{ m("catapult-height") }}; share of catapults among the runs that train at γ ≥ 10:
+{{ m("catapult-rich") }}. c) Loss and d) kernel–target alignment of the last layer at large γ against τ = ηt/γ; dots mark
+where each is half-way. The loss is half-way {{ m("silent-alignment") }} times later than the alignment; the τ at which the
+plateau ends has slope {{ m("plateau") }} in γ."""
 SHOWN_STEPS = 100
 
 
@@ -71,7 +76,12 @@ def draw_heights(ax: Axes, catapults: xr.Dataset, fit: ScalingFit) -> None:
         law = float(fit(middle)) * (across / middle) ** -2
         ax.plot(across, law, label=r"two-layer map, $\gamma \ll 1$: $-2$", **THEORY)
     ax.plot([], [], "x", color=QUIET, ms=5, label="no catapult at any $\\eta$")
-    ax.set(xscale="log", yscale="log", xlabel=r"feature-learning strength $\gamma$", ylabel="highest peak / $\\mathcal{L}_0$")
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel=r"feature-learning strength $\gamma$",
+        ylabel="highest peak / $\\mathcal{L}_0$",
+    )
     ax.set_ylim(bottom=1)
     log_ticks(ax.xaxis)
     ax.legend(loc="upper right")

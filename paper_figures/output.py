@@ -62,6 +62,8 @@ def save_figure(store: RunDirectory, name: str, figure: Figure, provenance: Prov
     with house_style():  # resolution, fonts and the salt of an SVG's names are looked up when it is saved
         for suffix in ("png", "svg", "pdf"):
             words = provenance.metadata(suffix)
-            out.append(store.write_with(f"{name}.{suffix}", lambda path, words=words: figure.savefig(path, metadata=words)))
+            out.append(
+                store.write_with(f"{name}.{suffix}", lambda path, words=words: figure.savefig(path, metadata=words))
+            )
     plt.close(figure)
     return out

@@ -30,17 +30,17 @@ class BudgetsConfig:
         seeds: number of seeds.
         resolution: widest final bracket, in decades of η.
         apex_budgets: T at which the apex is looked for.
-        apex_spacing: spacing of its grids, in decades.
+        apex_spacing: spacing of its grids along γ, in decades; along η it is twice that.
         apex_span: decades of γ on either side of the toy's apex.
     """
 
     training: TrainingConfig
-    budgets: tuple[int, ...] = (100, 200, 400, 800)
+    budgets: tuple[int, ...] = (50, 100, 200, 400, 800)
     gamma: tuple[float, ...] = (1e-3, 1e3)
     seeds: int = 2
     resolution: float = 0.02
-    apex_budgets: tuple[int, ...] = (10, 20, 40)
-    apex_spacing: float = 0.2
+    apex_budgets: tuple[int, ...] = (8, 12, 18, 27, 40)
+    apex_spacing: float = 0.1
     apex_span: float = 2.4
 
 
@@ -87,7 +87,7 @@ def run_apex(config: BudgetsConfig, lab: Lab) -> pd.DataFrame:
         gamma = 10 ** np.arange(centre - half, centre + half / 2 + 1e-9, config.apex_spacing)
         law = law_of(training)
         low, high = (float(exact_law("eta_crit", one, **law)) for one in (gamma[0], gamma[-1]))
-        eta = 10 ** np.arange(np.log10(low / 10), np.log10(high * 30), config.apex_spacing)
+        eta = 10 ** np.arange(np.log10(low / 10), np.log10(high * 30), 2 * config.apex_spacing)
         seeds = tuple(range(config.seeds))
         lab.progress.phase(f"apex at T = {steps}", len(gamma) * len(eta) * len(seeds) * steps)
         outcome = sweep_portrait(lab.sweep(training), gamma, eta, seeds).data["outcome"].values

@@ -84,7 +84,7 @@ def eigenvalues(networks: Networks, sample: Sample) -> NDArray[np.float64]:
     """Largest eigenvalues of the Hessian in the metric of the update, descending, shape ``(cells, k)``."""
     from empirical.measure.hessian import top_eigenvalues
 
-    spectrum = top_eigenvalues(networks, sample.x, sample.y, k=sample.eigenvalues, loss=sample.loss)
+    spectrum = top_eigenvalues(networks, sample.x, sample.y, k=sample.eigenvalues, loss=sample.loss, keep_vectors=False)
     return np.asarray(spectrum.values, dtype=np.float64)
 
 

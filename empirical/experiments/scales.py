@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import xarray as xr
@@ -19,6 +19,8 @@ from empirical.experiments.lab import Lab
 from empirical.experiments.landscape import LandscapeConfig, run_landscape
 from empirical.experiments.plane import Plane, PlaneConfig, run_plane
 from empirical.shard import TrainingConfig
+
+_Configured = TypeVar("_Configured", PlaneConfig, CatapultConfig, BudgetsConfig)
 
 BOUNDARIES_MSE = ("eta_crit", "eta_fail")
 BOUNDARIES_CE = ("eta_crit", "eta_max")
@@ -46,6 +48,27 @@ class Scale:
     catapults: CatapultConfig
     budgets: BudgetsConfig
 
+    def on(self, device: str) -> Scale:
+        """The same experiments on another kind of device.
+
+        Args:
+            device: such as ``cpu`` or ``cuda``.
+
+        Returns:
+            The configurations.
+        """
+
+        def moved(config: _Configured) -> _Configured:
+            return replace(config, training=replace(config.training, device=device))
+
+        return replace(
+            self,
+            mse=moved(self.mse),
+            cross_entropy=moved(self.cross_entropy),
+            catapults=moved(self.catapults),
+            budgets=moved(self.budgets),
+        )
+
     def describe(self) -> dict[str, Any]:
         """The configuration for the manifest.
 
@@ -55,7 +78,7 @@ class Scale:
         return {"command": "figures"} | asdict(self)
 
 
-_MLP, _CNN = {"depth": 3, "width": 64}, {"arch": "mlp", "depth": 3, "width": 16, "loss": "cross-entropy"}
+_MLP, _CNN = {"depth": 3, "width": 64}, {"arch": "cnn", "depth": 3, "width": 16, "loss": "cross-entropy"}
 
 SCALES: dict[str, Scale] = {
     "quick": Scale(
@@ -109,8 +132,8 @@ SCALES: dict[str, Scale] = {
             budgets=(100, 300, 1000, 3000, 10_000),
             gamma=(1e-4, 1e-2, 1e2, 1e4),
             seeds=4,
-            apex_budgets=(10, 20, 40, 80),
-            apex_spacing=0.1,
+            apex_budgets=(8, 12, 18, 27, 40, 60, 90),
+            apex_spacing=0.05,
         ),
     ),
 }

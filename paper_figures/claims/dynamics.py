@@ -1,0 +1,211 @@
+"""Claims about curves in time: power laws of the loss, accuracy, catapults, plateaus, alignment, staircases, τ."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import xarray as xr
+
+from empirical.experiments.analysis import RICH_FROM, catapult_fit, loss_laws, nearest, plateaus
+from empirical.phenomena.collapse import curve_collapse
+from empirical.phenomena.staircase import find_staircase
+from paper_figures.ledger import (
+    NOT_SUPPORTED,
+    SUPPORTED,
+    UNDETERMINED,
+    Claim,
+    Finding,
+    above,
+    mean_interval,
+    of_fit,
+    share_interval,
+)
+from simulate import Outcome, fit_power_law
+
+PAPER = "arXiv:2410.04642"
+NOTHING = (math.nan, math.nan)
+
+
+def _law(curves: xr.Dataset, place: int) -> Finding:
+    gamma = float(curves["gamma"][place])
+    law = loss_laws(curves)[gamma]
+    detail = f"exponent of the online loss at γ = {gamma:.3g}, t in [{law.window[0]:.3g}, {law.window[1]:.3g}], r² = {law.r2:.3f}"
+    if not law.determined:
+        return Finding("a power law", law.exponent, law.interval, UNDETERMINED, f"{detail}; {law.status}")
+    return Finding("a power law", law.exponent, law.interval, above(law.interval, 0.0), detail)
+
+
+def lazy_power_law(curves: xr.Dataset) -> Finding:
+    """Supported when the last decade of the loss at the smallest γ is a power law (r² ≥ 0.9, no bend) that falls."""
+    return _law(curves, 0)
+
+
+def rich_power_law(curves: xr.Dataset) -> Finding:
+    """Supported when the last decade of the loss near γ = 10 is a power law (r² ≥ 0.9, no bend) that falls."""
+    return _law(curves, nearest(curves, 10.0))
+
+
+def power_laws_differ(curves: xr.Dataset) -> Finding:
+    """Supported when the rich exponent exceeds the lazy one and their 95 % intervals are disjoint.
+
+    Not supported when the intervals overlap or the order is the other; undetermined when either is no power law.
+    """
+    laws = loss_laws(curves)
+    lazy = laws[float(curves["gamma"][0])]
+    rich = laws[float(curves["gamma"][nearest(curves, 10.0)])]
+    difference = rich.exponent - lazy.exponent
+    half = math.hypot(*((law.interval[1] - law.interval[0]) / 2 for law in (lazy, rich)))
+    interval = (difference - half, difference + half)
+    if not (lazy.determined and rich.determined):
+        verdict = UNDETERMINED
+    else:
+        verdict = SUPPORTED if rich.interval[0] > lazy.interval[1] else NOT_SUPPORTED
+    return Finding("> 0", difference, interval, verdict, "rich exponent less lazy exponent")
+
+
+def _advantage(curves: xr.Dataset, budget: int) -> np.ndarray:
+    accuracy = curves["accuracy"].isel(budget=budget)
+    one, more = accuracy.isel(gamma=nearest(curves, 1.0)), accuracy.isel(gamma=curves["gamma"].values > 3)
+    return (more - one).values
+
+
+def richer_is_no_worse(curves: xr.Dataset) -> Finding:
+    """Supported when, at the largest budget, the best γ above 3 is at most 0.01 of accuracy behind γ = 1 (95 %, seeds).
+
+    Not supported when it is more than 0.01 behind with the whole interval; undetermined between.
+    """
+    gain = _advantage(curves, -1)
+    best = int(np.nanargmax(np.nanmean(gain, axis=1)))
+    mean, interval = mean_interval(gain[best])
+    gamma = curves["gamma"].values[curves["gamma"].values > 3][best]
+    detail = f"accuracy at γ = {gamma:.3g} less that at γ = 1, T = {int(curves['budget'][-1])}"
+    return Finding("≥ 0", mean, interval, above(interval, -0.01), detail)
+
+
+def budget_helps_rich(curves: xr.Dataset) -> Finding:
+    """Supported when the largest γ loses less to γ = 1 at the largest budget than at the smallest (95 %, paired seeds)."""
+    change = _advantage(curves, -1)[-1] - _advantage(curves, 0)[-1]
+    mean, interval = mean_interval(change)
+    detail = f"change of (accuracy at γ = {float(curves['gamma'][-1]):.3g} less that at γ = 1) from the smallest budget to the largest"
+    return Finding("> 0", mean, interval, above(interval, 0.0), detail)
+
+
+def catapults_grow(catapults: xr.Dataset) -> Finding:
+    """Supported when the height of the highest catapults falls with γ: the slope's 95 % interval is below 0.
+
+    The exponent −2 is that of two linear layers at γ ≪ 1; whether the interval holds it is in the detail.
+    """
+    fit = catapult_fit(catapults)
+    found = of_fit(fit)
+    low, high = fit.interval
+    if not np.isfinite(low):
+        return Finding("< 0 (−2: two-layer map)", fit.exponent, fit.interval, UNDETERMINED, fit.explanation)
+    verdict = SUPPORTED if high < 0 else NOT_SUPPORTED if low > 0 else UNDETERMINED
+    detail = f"{found.detail}; −2 is {'inside' if low <= -2 <= high else 'outside'} the interval"
+    return Finding("< 0 (−2: two-layer map)", fit.exponent, fit.interval, verdict, detail)
+
+
+def no_rich_catapults(catapults: xr.Dataset) -> Finding:
+    """Supported when fewer than 1 in 20 of the runs that train at γ ≥ 10 catapult, with the whole 95 % interval.
+
+    Not supported when more than 1 in 20 do, with the whole interval.
+    """
+    outcome = catapults["outcome"].values[catapults["gamma"].values >= RICH_FROM]
+    hits, trains = int((outcome == Outcome.CATAPULT).sum()), int((outcome == Outcome.TRAINED).sum())
+    interval = share_interval(hits, hits + trains)
+    share = hits / (hits + trains) if hits + trains else math.nan
+    verdict = {SUPPORTED: NOT_SUPPORTED, NOT_SUPPORTED: SUPPORTED}.get(above(interval, 0.05), UNDETERMINED)
+    return Finding("0", share, interval, verdict, f"share of catapults among {hits + trains} runs that train at γ ≥ 10")
+
+
+def alignment_first(landscape: xr.Dataset) -> Finding:
+    """Supported when the loss is half-way later than the alignment: mean log ratio above 0 (95 %, over γ ≥ 10)."""
+    leads: dict[float, list[float]] = {}
+    for one in plateaus(landscape):
+        if one.silent.determined and 0 < one.silent.lead < math.inf:
+            leads.setdefault(one.gamma, []).append(math.log(one.silent.lead))
+    if len(leads) < 3:
+        return Finding("> 1", math.nan, NOTHING, UNDETERMINED, f"the alignment rises by 0.02 at {len(leads)} γ only")
+    mean, interval = mean_interval([np.mean(values) for values in leads.values()])
+    found = (math.exp(interval[0]), math.exp(interval[1]))
+    detail = f"time at which the loss is half-way over that of the alignment, {len(leads)} γ ≥ 10"
+    return Finding("> 1", math.exp(mean), found, above(found, 1.0), detail)
+
+
+def plateau_in_tau(landscape: xr.Dataset) -> Finding:
+    """Supported when the 95 % interval of d ln τ_exit / d ln γ over γ ≥ 10² holds 0, what the toy has for L > 2."""
+    known = [one for one in plateaus(landscape, 1e2) if one.exit.determined and one.exit.tau > 0]
+    if not known:
+        return Finding("0", math.nan, NOTHING, UNDETERMINED, "no run leaves its plateau")
+    fit = fit_power_law(
+        [one.gamma for one in known], [one.exit.tau for one in known], seed=[one.seed for one in known], predicted=0.0
+    )
+    found = of_fit(fit)
+    detail = "slope of the τ at which a tenth of the loss is gone; " + found.detail
+    return Finding("0", found.measured, found.interval, found.verdict, detail)
+
+
+def staircases(landscape: xr.Dataset) -> Finding:
+    """Supported when some run at γ ≥ 10 drops in two steps or more; not supported when none of six or more runs does."""
+    counts = []
+    for gamma in landscape["gamma"].values[landscape["gamma"].values >= RICH_FROM]:
+        for seed in landscape["seed"].values:
+            run = landscape.sel(gamma=gamma, seed=seed)
+            steps = find_staircase(run["step"].values, run["loss"].values)
+            if steps.determined:
+                counts.append(steps.count)
+    several = int(np.sum(np.array(counts) >= 2))
+    share = several / len(counts) if counts else math.nan
+    verdict = SUPPORTED if several else NOT_SUPPORTED if len(counts) >= 6 else UNDETERMINED
+    detail = f"share of runs with two steps or more, of {len(counts)} at γ ≥ 10"
+    return Finding("> 0 (sometimes)", share, share_interval(several, len(counts)), verdict, detail)
+
+
+def collapse_in_tau(landscape: xr.Dataset) -> Finding:
+    """Supported when raw outputs of γ ≥ 100 are twice as near at equal τ as at equal t (95 %, over pairs of γ).
+
+    The number is the geometric mean over pairs of the ratio of median distances.
+    """
+    gains = []
+    gamma = landscape["gamma"].values
+    chosen = np.nonzero(gamma >= 1e2)[0]
+    for seed in range(landscape.sizes["seed"]):
+        raw = landscape["raw"].isel(seed=seed, gamma=chosen).values
+        found = curve_collapse(
+            landscape["step"].values, [run.reshape(len(run), -1) for run in raw],
+            eta=landscape["eta"].values[chosen], gamma=gamma[chosen],
+        )  # fmt: skip
+        if found.determined:
+            gains.append(np.log(found.pairs["median_before"] / found.pairs["median"]).to_numpy())
+    if not gains:
+        return Finding("≫ 1", math.nan, NOTHING, UNDETERMINED, "no τ in common")
+    # pairs share runs: the interval is over neighbours in γ, each pair averaged over seeds
+    mean, interval = mean_interval(np.mean(gains, axis=0)[: len(chosen)])
+    ends = (math.exp(interval[0]), math.exp(interval[1]))
+    return Finding("≫ 1", math.exp(mean), ends, above(ends, 2.0), "distance at equal t over that at equal τ")
+
+
+DYNAMICS: tuple[Claim, ...] = (
+    Claim("power-law-lazy", "the online loss of a lazy network falls as a power of time", f"{PAPER}, figure 2", "fig2",
+          ("curves",), lazy_power_law),
+    Claim("power-law-rich", "the online loss of a rich network falls as a power of time", f"{PAPER}, figure 2", "fig2",
+          ("curves",), rich_power_law),
+    Claim("power-laws-differ", "rich networks learn with a larger power than lazy ones", f"{PAPER}, figure 2", "fig2",
+          ("curves",), power_laws_differ),
+    Claim("accuracy-rich", "trained long enough, γ > 1 is no worse than γ = 1", f"{PAPER}, figure 2", "fig2",
+          ("curves",), richer_is_no_worse),
+    Claim("accuracy-budget", "the accuracy of large γ catches up as T grows", f"{PAPER}, figure 2", "fig2",
+          ("curves",), budget_helps_rich),
+    Claim("catapult-height", "smaller γ catapults higher", f"{PAPER}, figure 4", "fig4", ("catapults",), catapults_grow),
+    Claim("catapult-rich", "there are no catapults at large γ", f"{PAPER}, figure 4", "fig4", ("catapults",),
+          no_rich_catapults),
+    Claim("silent-alignment", "at large γ the kernel turns to the task before the loss drops", f"{PAPER}, figure 4",
+          "fig4", ("landscape",), alignment_first),
+    Claim("plateau", "the plateau's length in τ does not depend on γ ≫ 1 (L > 2)", f"{PAPER}; theory/escape.py",
+          "fig4", ("landscape",), plateau_in_tau),
+    Claim("staircase", "at large γ the loss sometimes drops in several steps", f"{PAPER}, figure 4", "fig4",
+          ("landscape",), staircases),
+    Claim("tau-collapse", "raw outputs of different large γ coincide in τ = ηt/γ", f"{PAPER}, section 4", "fig4",
+          ("landscape",), collapse_in_tau),
+)  # fmt: skip

@@ -1,0 +1,174 @@
+"""The paper's main figures by name: what each needs, how it is drawn, and what its caption says.
+
+Every number of a caption is taken from the ledger of claims, with its interval.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
+
+from empirical.experiments.analysis import agreement_matrix, catapult_fit, loss_laws, plateaus, sharpness_fits
+from empirical.experiments.scales import Experiments, Scale
+from empirical.store import RunDirectory, source_revision, write_atomically
+from paper_figures import fig1_phase_portraits as fig1
+from paper_figures import fig2_online_loss as fig2
+from paper_figures import fig3_hessian as fig3
+from paper_figures import fig4_catapults as fig4
+from paper_figures import fig5_agreement as fig5
+from paper_figures.claims import CLAIMS, committed_tables
+from paper_figures.ledger import judge_all, measured, to_csv, to_html
+from paper_figures.output import Provenance, save_figure
+from theory.errors import one_of
+
+Data = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PaperFigure:
+    """One of the paper's figures.
+
+    Attributes:
+        name: such as ``fig1``.
+        title: for metadata and the gallery.
+        needs: experiments that it draws.
+        bears_on: further experiments that claims beside it are judged from.
+        draw: from the data to the figure.
+        caption: a template, in which ``m(id)`` is a measured number of the ledger.
+    """
+
+    name: str
+    title: str
+    needs: tuple[str, ...]
+    bears_on: tuple[str, ...]
+    draw: Callable[[Data], Figure]
+    caption: str
+
+
+FIGURES: dict[str, PaperFigure] = {
+    figure.name: figure
+    for figure in (
+        PaperFigure(
+            fig1.NAME, fig1.TITLE, ("mse", "cross_entropy"), ("budgets", "apex"),
+            lambda d: fig1.figure(d["mse"], d["cross_entropy"]), fig1.CAPTION,
+        ),
+        PaperFigure(
+            fig2.NAME, fig2.TITLE, ("curves",), (), lambda d: fig2.figure(d["curves"], loss_laws(d["curves"])),
+            fig2.CAPTION,
+        ),
+        PaperFigure(
+            fig3.NAME, fig3.TITLE, ("landscape",), (),
+            lambda d: fig3.figure(d["landscape"], sharpness_fits(d["landscape"])), fig3.CAPTION,
+        ),
+        PaperFigure(
+            fig4.NAME, fig4.TITLE, ("catapults", "landscape"), (),
+            lambda d: fig4.figure(
+                d["catapults"], catapult_fit(d["catapults"]), d["landscape"], plateaus(d["landscape"])
+            ),
+            fig4.CAPTION,
+        ),
+        PaperFigure(
+            fig5.NAME, fig5.TITLE, ("landscape",), (),
+            lambda d: fig5.figure(d["landscape"], agreement_matrix(d["landscape"])), fig5.CAPTION,
+        ),
+    )
+}  # fmt: skip
+"""By name, in the order of the paper."""
+
+
+def chosen_figures(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of figures, ``all`` spelled out.
+
+    Args:
+        names: as on the command line; all when empty.
+
+    Returns:
+        Names of ``FIGURES``, each once, in the order of the paper.
+    """
+    for name in names:
+        one_of("NAME", name, ("all", *FIGURES))
+    everything = not names or "all" in names
+    return tuple(name for name in FIGURES if everything or name in names)
+
+
+def caption(figure: PaperFigure, ledger: pd.DataFrame, scale: Scale) -> str:
+    """The caption of a figure, with the numbers of the ledger.
+
+    Args:
+        figure: which.
+        ledger: as ``judge_all`` gives it.
+        scale: what was trained.
+
+    Returns:
+        Markdown.
+    """
+    rows = {str(row["id"]): row for _, row in ledger.iterrows()}
+
+    def training(config: Any) -> dict[str, Any]:
+        names = ("depth", "width", "data", "steps")
+        return {name: getattr(config, name) for name in names} | {"arch": config.arch.upper()}
+
+    template = Environment(undefined=StrictUndefined).from_string(figure.caption)
+    return template.render(
+        m=lambda name: measured(rows[name]),
+        mse=training(scale.mse.training),
+        ce=training(scale.cross_entropy.training),
+    )
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What was written.
+
+    Attributes:
+        files: all files.
+        seconds: wall time of each figure, its experiments included.
+        ledger: the ledger.
+    """
+
+    files: tuple[Path, ...]
+    seconds: dict[str, float]
+    ledger: pd.DataFrame
+
+
+def render(names: tuple[str, ...], experiments: Experiments, store: RunDirectory) -> Rendered:
+    """Compute what is missing, draw the figures, judge the claims, write captions.
+
+    Args:
+        names: of ``FIGURES``.
+        experiments: where the data come from.
+        store: where files go: ``NAME.png, .svg, .pdf, .md``, ``claims.csv`` and ``claims.html``.
+
+    Returns:
+        What was written.
+    """
+    scale, revision = experiments.scale, source_revision()
+    command = f"richscape figures {{figure}} --scale {scale.name} --out {store.path.name}"
+    data: dict[str, Any] = {}
+    files: list[Path] = []
+    seconds: dict[str, float] = {}
+    tables = committed_tables()
+    if tables is not None:
+        data["tables"] = tables
+    for name in names:
+        figure, start = FIGURES[name], time.monotonic()
+        for need in (*figure.needs, *figure.bears_on):
+            data[need] = getattr(experiments, need)
+        made = Provenance(figure.title, command.format(figure=name), revision)
+        files += save_figure(store, name, figure.draw(data), made)
+        seconds[name] = time.monotonic() - start
+    ledger = judge_all(CLAIMS, data, command)
+    texts = {f"{name}.md": caption(FIGURES[name], ledger, scale) + "\n" for name in names}
+    texts["claims.csv"] = to_csv(ledger)
+    texts["claims.html"] = to_html(ledger, f"Scale {scale.name}, source revision {revision}.")
+    for file, text in texts.items():  # they follow from which figures were asked for: replaced without a notice
+        write_atomically(store.path / file, text)
+        files.append(store.path / file)
+    return Rendered(tuple(files), seconds, ledger)

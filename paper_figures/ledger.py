@@ -1,0 +1,264 @@
+"""The ledger of claims: what the paper and this project say, beside what was measured, with a verdict on each.
+
+A claim has an id, a statement and a source, and a judge: a function from measured data to a prediction, a measured number
+with its 95 % interval, and a verdict. The rule of each verdict is the docstring of its judge. A claim whose data were not
+computed in this run is ``undetermined`` and says which command computes them.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from simulate import ScalingFit
+
+SUPPORTED, NOT_SUPPORTED, UNDETERMINED = "supported", "not supported", "undetermined"
+VERDICTS = (SUPPORTED, NOT_SUPPORTED, UNDETERMINED)
+COLUMNS = (
+    *("id", "statement", "source", "predicted", "measured", "ci_low", "ci_high", "verdict", "detail"),
+    *("figure", "command", "rule"),
+)
+TEMPLATE = Path(__file__).with_name("claims.html.jinja")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a judge says.
+
+    Attributes:
+        predicted: what theory or the paper says, as text.
+        measured: the number measured; NaN where there is none.
+        interval: its 95 % interval.
+        verdict: one of ``VERDICTS``.
+        detail: what the number is, or why there is no verdict.
+    """
+
+    predicted: str
+    measured: float
+    interval: tuple[float, float]
+    verdict: str
+    detail: str = ""
+
+
+class Evidence(Protocol):
+    """Whatever holds the data that judges ask for by name."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Data by name."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement that data can bear out or not.
+
+    Attributes:
+        id: short name.
+        statement: one sentence.
+        source: where it is from.
+        figure: which figure's experiments bear on it.
+        needs: names of the data that the judge takes, in order.
+        judge: from these data to a finding.
+    """
+
+    id: str
+    statement: str
+    source: str
+    figure: str
+    needs: tuple[str, ...]
+    judge: Callable[..., Finding]
+
+    @property
+    def rule(self) -> str:
+        """The rule of the verdict: the docstring of the judge, on one line."""
+        return " ".join((self.judge.__doc__ or "").split("Args:")[0].split())
+
+    def row(self, data: dict[str, Any], command: str) -> dict[str, str | float]:
+        """Judge the claim.
+
+        Args:
+            data: what was computed, by name.
+            command: what computed it, with ``{figure}`` where the name of a figure goes.
+
+        Returns:
+            One row, in ``COLUMNS``.
+        """
+        made = command.format(figure=self.figure)
+        if all(name in data for name in self.needs):
+            finding = self.judge(*(data[name] for name in self.needs))
+        else:
+            nan = float("nan")
+            finding = Finding("", nan, (nan, nan), UNDETERMINED, f"not computed in this run: {made}")
+        return {
+            "id": self.id,
+            "statement": self.statement,
+            "source": self.source,
+            "predicted": finding.predicted,
+            "measured": finding.measured,
+            "ci_low": finding.interval[0],
+            "ci_high": finding.interval[1],
+            "verdict": finding.verdict,
+            "detail": finding.detail,
+            "figure": self.figure,
+            "command": made,
+            "rule": self.rule,
+        }
+
+
+def of_fit(fit: ScalingFit | None, *, symbol: str = "") -> Finding:
+    """A finding from a fitted exponent: supported when the fit is consistent with the law over the same points.
+
+    Args:
+        fit: the fit; ``None`` when theory left no window or no point was met.
+        symbol: the predicted exponent in symbols.
+
+    Returns:
+        The finding.
+    """
+    if fit is None:
+        return Finding(symbol, math.nan, (math.nan, math.nan), UNDETERMINED, "no point in the fit window")
+    words = {"consistent": SUPPORTED, "inconsistent": NOT_SUPPORTED, "undetermined": UNDETERMINED}
+    law = fit.predicted_window
+    predicted = f"{symbol} = {fit.predicted:.3g}" if symbol else f"{fit.predicted:.3g}"
+    if np.isfinite(law) and abs(law - fit.predicted) > 5e-4:
+        predicted += f" ({law:.3g} on the window)"
+    detail = f"slope over γ in [{fit.window[0]:.3g}, {fit.window[1]:.3g}], {fit.n_points} points at {fit.n_gamma} γ"
+    detail += f": {fit.explanation}" if fit.explanation else ""
+    return Finding(predicted, fit.exponent, fit.interval, words[fit.verdict], detail)
+
+
+def mean_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
+    """Mean of independent values with Student's interval.
+
+    Args:
+        values: any shape; non-finite ones are left out.
+        confidence: level.
+
+    Returns:
+        The mean and its interval, infinite for fewer than two values.
+    """
+    known = np.asarray(values, dtype=np.float64).ravel()
+    known = known[np.isfinite(known)]
+    if len(known) == 0:
+        return math.nan, (math.nan, math.nan)
+    mean = float(known.mean())
+    if len(known) < 2:
+        return mean, (-math.inf, math.inf)
+    half = float(stats.t.ppf(0.5 + confidence / 2, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
+    return mean, (mean - half, mean + half)
+
+
+def above(interval: tuple[float, float], threshold: float) -> str:
+    """Verdict on "more than a threshold": supported or not when the whole interval lies on one side.
+
+    Args:
+        interval: of the measured number.
+        threshold: what it is held against.
+
+    Returns:
+        The verdict.
+    """
+    if interval[0] > threshold:
+        return SUPPORTED
+    return NOT_SUPPORTED if interval[1] < threshold else UNDETERMINED
+
+
+def share_interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a share.
+
+    Args:
+        hits: how many.
+        trials: of how many.
+        confidence: level.
+
+    Returns:
+        The interval; (0, 1) without trials.
+    """
+    if trials == 0:
+        return 0.0, 1.0
+    found = stats.binomtest(hits, trials).proportion_ci(confidence)
+    return float(found.low), float(found.high)
+
+
+def judge_all(claims: Iterable[Claim], data: dict[str, Any], command: str) -> pd.DataFrame:
+    """Judge claims.
+
+    Args:
+        claims: the claims.
+        data: what was computed, by name.
+        command: as for ``Claim.row``.
+
+    Returns:
+        The ledger, one row a claim, in ``COLUMNS``.
+    """
+    return pd.DataFrame([claim.row(data, command) for claim in claims], columns=list(COLUMNS))
+
+
+def number(value: float) -> str:
+    """A number as tables and captions show it.
+
+    Args:
+        value: any.
+
+    Returns:
+        Three significant digits; a dash for none.
+    """
+    if not np.isfinite(value):
+        return "–"
+    digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{min(digits, 3)}f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.2e}"
+
+
+def measured(row: pd.Series) -> str:
+    """Measured number and interval of a row, as captions show them.
+
+    Args:
+        row: of the ledger.
+
+    Returns:
+        Such as ``0.67 [0.60, 0.74]``.
+    """
+    if not np.isfinite(row["measured"]):
+        return "not determined"
+    ends = f"[{number(row['ci_low'])}, {number(row['ci_high'])}]"
+    return number(row["measured"]) + (f" {ends}" if np.isfinite(row["ci_low"]) else "")
+
+
+def to_csv(ledger: pd.DataFrame) -> str:
+    """The ledger as ``claims.csv``.
+
+    Args:
+        ledger: as ``judge_all`` gives it.
+
+    Returns:
+        Text.
+    """
+    buffer = io.StringIO()
+    ledger.to_csv(buffer, index=False, float_format="%.6g")
+    return buffer.getvalue()
+
+
+def to_html(ledger: pd.DataFrame, provenance: str) -> str:
+    """The ledger as one self-contained page.
+
+    Args:
+        ledger: as ``judge_all`` gives it.
+        provenance: a line that says what made it.
+
+    Returns:
+        HTML.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    rows = [row | {"shown": measured(pd.Series(row))} for row in ledger.to_dict("records")]
+    counts = {verdict: int((ledger["verdict"] == verdict).sum()) for verdict in VERDICTS}
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return page.render(rows=rows, counts=counts, provenance=provenance)
