@@ -35,16 +35,18 @@ from simulate import Outcome
 from theory import ToyModel
 
 NAME, TITLE = "fig1", "Phase portraits of the γ–η plane"
-CAPTION = """**Phase portraits of the γ–η plane.** a, b) Regimes of the scalar deep linear model, drawn from its exact
-boundaries; as T grows the lower boundary falls and the region without training shrinks; the window closes at an apex.
-c) {{ mse.arch }}s (L = {{ mse.depth }}, width {{ mse.width }}) on {{ mse.data }}, squared error, T = {{ mse.steps }};
-d) {{ ce.arch }}s (L = {{ ce.depth }}, width {{ ce.width }}), cross-entropy, T = {{ ce.steps }}: test accuracy at the end
-where the loss has moved, outcomes elsewhere. Dashed and dotted: exact laws of the model, nowhere shifted; points: measured,
-with brackets; solid: fits on windows chosen from theory. Fitted slopes, lazy and rich: c) η_crit
-{{ m("eta-crit-lazy-mse") }} and {{ m("eta-crit-rich-mse") }}; d) η_crit {{ m("eta-crit-lazy-ce") }} and
-{{ m("eta-crit-rich-ce") }}, η_max {{ m("eta-max-lazy-ce") }} and {{ m("eta-max-rich-ce") }}. The lower boundary falls with T
-with slope {{ m("eta-min-budget-lazy") }} (lazy) and {{ m("eta-min-budget-rich") }} (rich); the apex grows as
-T to the power {{ m("apex") }}."""
+CAPTION = """\
+**Phase portraits of the γ–η plane.** a, b) Regimes of the scalar deep linear model, drawn from its exact
+boundaries; as T grows the lower boundary falls and the region without training shrinks; the window closes at an
+apex. c) {{ mse.arch }}s (L = {{ mse.depth }}, width {{ mse.width }}) on {{ mse.data }}, squared error, T =
+{{ mse.steps }}; d) {{ ce.arch }}s (L = {{ ce.depth }}, width {{ ce.width }}), cross-entropy, T =
+{{ ce.steps }}: test accuracy at the end where the loss has moved, outcomes elsewhere. Dashed and dotted: exact
+laws of the model, nowhere shifted; points: measured, with brackets; solid: fits on windows chosen from theory.
+Fitted slopes, lazy and rich: c) η_crit {{ m("eta-crit-lazy-mse") }} and {{ m("eta-crit-rich-mse") }}; d) η_crit
+{{ m("eta-crit-lazy-ce") }} and {{ m("eta-crit-rich-ce") }}, η_max {{ m("eta-max-lazy-ce") }} and
+{{ m("eta-max-rich-ce") }}. The lower boundary falls with T with slope {{ m("eta-min-budget-lazy") }} (lazy) and
+{{ m("eta-min-budget-rich") }} (rich); the apex grows as T to the power {{ m("apex") }}.\
+"""
 SCHEMATIC_BUDGETS = (30, 300, 3000)
 SCHEMATIC_GAMMA = (1e-4, 1e5)
 LAW_STYLE = {"eta_min": (0, (4, 2)), "eta_crit": (0, (4, 1.2)), "eta_max": (0, (1, 1.2))}

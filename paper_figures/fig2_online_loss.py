@@ -1,8 +1,8 @@
 """Figure 2: online learning across γ.
 
 a) Online loss of CNNs against time, each γ at the second largest learning rate that converges on the grid of figure 1,
-with the power laws that were fitted to the last decade of a lazy and of a rich run. b) Test accuracy against γ at several
-budgets T; error bars are the smallest and largest over seeds.
+with the power laws that were fitted to the last decade of a lazy and of a rich run. b) Test accuracy against γ at
+several budgets T; error bars are the smallest and largest over seeds.
 """
 
 from __future__ import annotations
@@ -10,20 +10,23 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from empirical.phenomena.power_law import LossPowerLaw
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from empirical.experiments.analysis import nearest
-from empirical.phenomena.power_law import LossPowerLaw
 from paper_figures.axes import log_ticks
 from paper_figures.style import INK, QUIET, gamma_bar, gamma_colour, house_style, panel, run_colours
 
 NAME, TITLE = "fig2", "Online loss and accuracy across γ"
-CAPTION = """**Online learning across γ** ({{ ce.arch }}s, cross-entropy). a) Online loss, mean over seeds, each γ at the second
-largest learning rate of the grid that converges. Fitted powers of time over the last decade: {{ m("power-law-lazy") }} for
-the smallest γ, {{ m("power-law-rich") }} near γ = 10. b) Test accuracy at several budgets; bars reach from the worst to the
-best seed. The best γ above 3 less γ = 1, at the largest budget: {{ m("accuracy-rich") }}."""
+CAPTION = """\
+**Online learning across γ** ({{ ce.arch }}s, cross-entropy). a) Online loss, mean over seeds, each γ at the
+second largest learning rate of the grid that converges. Fitted powers of time over the last decade:
+{{ m("power-law-lazy") }} for the smallest γ, {{ m("power-law-rich") }} near γ = 10. b) Test accuracy at several
+budgets; bars reach from the worst to the best seed. The best γ above 3 less γ = 1, at the largest budget:
+{{ m("accuracy-rich") }}.\
+"""
 RICH = 10.0
 """The rich run whose power law is drawn."""
 

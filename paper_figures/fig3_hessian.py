@@ -20,12 +20,14 @@ from paper_figures.style import INK, QUIET, THEORY, gamma_bar, gamma_colour, hou
 from simulate import ScalingFit
 
 NAME, TITLE = "fig3", "Hessian spectra across γ and along training"
-CAPTION = """**Hessian spectra** in the metric of the update ({{ mse.arch }}s, L = {{ mse.depth }}, squared error). a) Top
-eigenvalues at the end of training, mean over seeds. Slope of the largest: {{ m("sharpness-lazy") }} (lazy, predicted −2)
-and {{ m("sharpness-rich") }} (rich, predicted −2/L). b) The largest along training, in units of the edge 2/η. c) Lazy: the
-share of spectra with as many outliers as classes is {{ m("outliers-lazy") }}, and the largest eigenvalue changes by
-{{ m("hessian-lazy-constant") }} of its value. d) Rich: the first eigenvalue beyond the number of classes grows
-{{ m("hessian-rich-grows") }} times (γ ≥ 100)."""
+CAPTION = """\
+**Hessian spectra** in the metric of the update ({{ mse.arch }}s, L = {{ mse.depth }}, squared error). a) Top
+eigenvalues at the end of training, mean over seeds. Slope of the largest: {{ m("sharpness-lazy") }} (lazy,
+predicted −2) and {{ m("sharpness-rich") }} (rich, predicted −2/L). b) The largest along training, in units of
+the edge 2/η. c) Lazy: the share of spectra with as many outliers as classes is {{ m("outliers-lazy") }}, and
+the largest eigenvalue changes by {{ m("hessian-lazy-constant") }} of its value. d) Rich: the first eigenvalue
+beyond the number of classes grows {{ m("hessian-rich-grows") }} times (γ ≥ 100).\
+"""
 LAZY, RICH = 1e-3, 1e3
 """The γ of panels c and d."""
 
@@ -96,8 +98,8 @@ def draw_spectrum(ax: Axes, landscape: xr.Dataset, gamma: float) -> float:
     for rank in range(run.sizes["rank"]):
         values = run["eigenvalue"].isel(rank=rank).values
         inside = rank < classes
-        ax.plot(steps, np.where(values > 0, values, np.nan), color=gamma_colour(float(run["gamma"])) if inside else QUIET,
-                lw=1.2 if inside else 0.7, alpha=1.0 if inside else 0.8)  # fmt: skip
+        look = {"color": gamma_colour(float(run["gamma"])), "lw": 1.2} if inside else {"color": QUIET, "lw": 0.7}
+        ax.plot(steps, np.where(values > 0, values, np.nan), **look)
     ax.set(xscale="log", yscale="log", xlabel="step $t+1$", ylabel="Hessian eigenvalue")
     ax.plot([], [], color=gamma_colour(float(run["gamma"])), label=f"first {classes}: as many as classes")
     ax.plot([], [], color=QUIET, lw=0.8, label=f"the next {run.sizes['rank'] - classes}")

@@ -21,11 +21,13 @@ from paper_figures.style import INK, QUIET, THEORY, gamma_bar, gamma_colour, hou
 from simulate import ScalingFit
 
 NAME, TITLE = "fig4", "Catapults when lazy, silent alignment when rich"
-CAPTION = """**Catapults and plateaus** ({{ mse.arch }}s, squared error). a) Loss of the highest catapult that comes back, for each
-γ. b) Its height against γ: slope {{ m("catapult-height") }}; share of catapults among the runs that train at γ ≥ 10:
-{{ m("catapult-rich") }}. c) Loss and d) kernel–target alignment of the last layer at large γ against τ = ηt/γ; dots mark
-where each is half-way. The loss is half-way {{ m("silent-alignment") }} times later than the alignment; the τ at which the
-plateau ends has slope {{ m("plateau") }} in γ."""
+CAPTION = """\
+**Catapults and plateaus** ({{ mse.arch }}s, squared error). a) Loss of the highest catapult that comes back,
+for each γ. b) Its height against γ: slope {{ m("catapult-height") }}; share of catapults among the runs that
+train at γ ≥ 10: {{ m("catapult-rich") }}. c) Loss and d) kernel–target alignment of the last layer at large γ
+against τ = ηt/γ; dots mark where each is half-way. The loss is half-way {{ m("silent-alignment") }} times later
+than the alignment; the τ at which the plateau ends has slope {{ m("plateau") }} in γ.\
+"""
 SHOWN_STEPS = 100
 
 
@@ -45,7 +47,7 @@ def draw_catapults(ax: Axes, catapults: xr.Dataset) -> None:
             ax.plot(t, run["loss"] / float(run["start"]), color=gamma_colour(float(gamma)), lw=1.2)
         elif gamma > 1:
             # no catapult at any rung: the highest rung that trains
-            trained = np.nonzero((catapults["outcome"].values[g, :, 0] == 2))[0]
+            trained = np.nonzero(catapults["outcome"].values[g, :, 0] == 2)[0]
             if len(trained):
                 run = catapults.isel(gamma=g, seed=0, rate=int(trained[-1]))
                 ax.plot(t, run["loss"] / float(run["start"]), color=gamma_colour(float(gamma)), lw=0.9, alpha=0.8)

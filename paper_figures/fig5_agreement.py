@@ -19,10 +19,12 @@ from paper_figures.axes import cell_edges, log_ticks, power_of_ten
 from paper_figures.style import INK, QUIET, gamma_colour, house_style, panel
 
 NAME, TITLE = "fig5", "Agreement of outputs and kernel–target alignment across γ"
-CAPTION = """**Agreement and alignment** ({{ mse.arch }}s, squared error, one start for all γ of a seed). a) Outputs of pairs of
-networks at the end of training. b) R² of all pairs, mean over seeds: {{ m("lazy-agree") }} on average among γ ≤ 0.01,
-{{ m("rich-agree") }} among γ ≥ 100. c) Kernel–target alignment of the last layer; it is higher at γ ≥ 100 than at γ ≤ 0.01
-by {{ m("alignment-gamma") }}."""
+CAPTION = """\
+**Agreement and alignment** ({{ mse.arch }}s, squared error, one start for all γ of a seed). a) Outputs of pairs
+of networks at the end of training. b) R² of all pairs, mean over seeds: {{ m("lazy-agree") }} on average among
+γ ≤ 0.01, {{ m("rich-agree") }} among γ ≥ 100. c) Kernel–target alignment of the last layer; it is higher at γ ≥
+100 than at γ ≤ 0.01 by {{ m("alignment-gamma") }}.\
+"""
 PAIRS = (("lazy, lazy", 1e-4, 1e-2), ("rich, rich", 1e2, 1e4), ("lazy, rich", 1e-2, 1e2))
 MOST_DOTS = 1200
 

@@ -1,14 +1,15 @@
 """The ledger of claims: what the paper and this project say, beside what was measured, with a verdict on each.
 
-A claim has an id, a statement and a source, and a judge: a function from measured data to a prediction, a measured number
-with its 95 % interval, and a verdict. The rule of each verdict is the docstring of its judge. A claim whose data were not
-computed in this run is ``undetermined`` and says which command computes them.
+A claim has an id, a statement and a source, and a judge: a function from measured data to a prediction, a measured
+number with its 95 % interval, and a verdict. The rule of each verdict is the docstring of its judge. A claim whose data
+were not computed in this run is ``undetermined`` and says which command computes them.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ class Claim:
     @property
     def rule(self) -> str:
         """The rule of the verdict: the docstring of the judge, on one line."""
-        return " ".join((self.judge.__doc__ or "").split("Args:")[0].split())
+        return " ".join(re.split(r"Args:|Returns:", self.judge.__doc__ or "")[0].split())
 
     def row(self, data: dict[str, Any], command: str) -> dict[str, str | float]:
         """Judge the claim.

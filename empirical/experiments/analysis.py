@@ -1,7 +1,7 @@
 """From what was measured to the numbers that figures draw and claims judge.
 
-Fit windows are those of theory for eta_crit at the budget of the runs (``empirical.trace.default_window``); a boundary's
-window is also that of the sharpness, which at the edge is 2/η.
+Fit windows are those of theory for eta_crit at the budget of the runs (``empirical.trace.default_window``); the window
+of the boundary is also that of the sharpness, which at the edge is 2/η.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def agreement_matrix(landscape: xr.Dataset) -> NDArray[np.float64]:
 
 
 def outputs_at_end(landscape: xr.Dataset) -> NDArray[np.float64]:
-    """f = (F − F₀)/γ on the sample at the end of training.
+    """F = (F − F₀)/γ on the sample at the end of training.
 
     Args:
         landscape: as ``run_landscape`` gives it.

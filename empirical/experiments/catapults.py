@@ -2,7 +2,7 @@
 
 Learning rates are a ladder in units of the toy's exact eta_crit(γ), the same rungs at every γ, from where everything
 trains to where nothing comes back. The height of a catapult is peak loss / L₀; of the rungs that come back (outcome
-``catapult``) the highest one of each γ and seed is what theory speaks of: at γ ≪ 1 it grows as γ⁻² in the two-layer map.
+``catapult``) the highest one of each γ and seed is what theory speaks of: it grows as γ⁻² in the two-layer map, γ ≪ 1.
 """
 
 from __future__ import annotations

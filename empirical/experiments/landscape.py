@@ -1,7 +1,7 @@
 """What happens inside the networks across γ: Hessian spectra, kernel–target alignment and outputs along training.
 
 One set of runs serves several figures: MLPs on squared error, each γ at the second largest learning rate that converges
-on the grid. Spectra are those of M^½ H M^½, the Hessian in the metric of the update, on a fixed sample of test examples.
+on the grid. Spectra are those of M^½ H M^½, the Hessian in the metric of the update, on fixed test examples.
 """
 
 from __future__ import annotations

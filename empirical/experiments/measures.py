@@ -1,4 +1,4 @@
-"""The measurements that the figures need, by name: each a function of all cells of a seed and a sample of test examples."""
+"""The measurements that the figures need, by name: functions of all cells of a seed and a sample of test examples."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Trains cells and measures them on the way; every block is kept as a shard, so that a second call trains nothing.
 
 A measurement is a name of ``measures.MEASURES`` and the steps at which it is taken. Blocks go through the same runners
-as those of a sweep; their key holds the measurements too, and the cells of a block are of one seed wherever they can be,
-because a measurement is made of all cells of a seed at once.
+as those of a sweep; their key holds the measurements too, and the cells of a block are of one seed, because a
+measurement is made of all cells of a seed at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from empirical.networks import Networks
 from empirical.runners import Runner
 from empirical.shard import Block, TrainingConfig, from_arrays, to_arrays
 from empirical.store import RunDirectory
-from empirical.sweep import FLOAT32_LEAST_GAMMA, OnBlock
+from empirical.sweep import OnBlock
 from simulate import CellResults
 from theory.errors import InputError, one_of
 
@@ -165,19 +165,14 @@ def observed_from_arrays(arrays: Mapping[str, NDArray]) -> ObservedResult:
 def _blocks(
     config: TrainingConfig, cells: tuple[NDArray, NDArray, NDArray], what: Measurements
 ) -> dict[ObservedBlock, NDArray[np.intp]]:
-    """Blocks of one precision and one seed, and where their cells stand."""
-    gamma, eta, seed = cells
-    double = gamma < FLOAT32_LEAST_GAMMA * (1 - 1e-9)
+    """Blocks of one seed, and where their cells stand."""
+    seed = cells[2]
     out: dict[ObservedBlock, NDArray[np.intp]] = {}
     for one in np.unique(seed):
-        for is_double in (False, True):
-            chosen = np.nonzero((seed == one) & (double == is_double))[0]
-            if len(chosen) == 0:
-                continue
-            dtype = ("float64" if is_double else "float32") if config.dtype == "auto" else config.dtype
-            for part in np.array_split(chosen, -(-len(chosen) // LARGEST_BLOCK)):
-                columns = tuple(tuple(values[part].tolist()) for values in cells)
-                out[ObservedBlock(config, dtype, *columns, measurements=what)] = part
+        chosen = np.nonzero(seed == one)[0]
+        for part in np.array_split(chosen, -(-len(chosen) // LARGEST_BLOCK)):
+            columns = (tuple(values[part].tolist()) for values in cells)
+            out[ObservedBlock(config, *columns, measurements=what)] = part
     return out
 
 

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import xarray as xr
-
-from empirical.experiments.analysis import RICH_FROM, catapult_fit, loss_laws, nearest, plateaus
 from empirical.phenomena.collapse import curve_collapse
 from empirical.phenomena.staircase import find_staircase
+
+from empirical.experiments.analysis import RICH_FROM, catapult_fit, loss_laws, nearest, plateaus
 from paper_figures.ledger import (
     NOT_SUPPORTED,
     SUPPORTED,
@@ -30,7 +30,8 @@ NOTHING = (math.nan, math.nan)
 def _law(curves: xr.Dataset, place: int) -> Finding:
     gamma = float(curves["gamma"][place])
     law = loss_laws(curves)[gamma]
-    detail = f"exponent of the online loss at γ = {gamma:.3g}, t in [{law.window[0]:.3g}, {law.window[1]:.3g}], r² = {law.r2:.3f}"
+    detail = f"exponent of the online loss at γ = {gamma:.3g}, t in [{law.window[0]:.3g}, {law.window[1]:.3g}]"
+    detail += f", r² = {law.r2:.3f}"
     if not law.determined:
         return Finding("a power law", law.exponent, law.interval, UNDETERMINED, f"{detail}; {law.status}")
     return Finding("a power law", law.exponent, law.interval, above(law.interval, 0.0), detail)
@@ -50,6 +51,9 @@ def power_laws_differ(curves: xr.Dataset) -> Finding:
     """Supported when the rich exponent exceeds the lazy one and their 95 % intervals are disjoint.
 
     Not supported when the intervals overlap or the order is the other; undetermined when either is no power law.
+
+    Returns:
+        The finding.
     """
     laws = loss_laws(curves)
     lazy = laws[float(curves["gamma"][0])]
@@ -74,6 +78,9 @@ def richer_is_no_worse(curves: xr.Dataset) -> Finding:
     """Supported when, at the largest budget, the best γ above 3 is at most 0.01 of accuracy behind γ = 1 (95 %, seeds).
 
     Not supported when it is more than 0.01 behind with the whole interval; undetermined between.
+
+    Returns:
+        The finding.
     """
     gain = _advantage(curves, -1)
     best = int(np.nanargmax(np.nanmean(gain, axis=1)))
@@ -84,10 +91,11 @@ def richer_is_no_worse(curves: xr.Dataset) -> Finding:
 
 
 def budget_helps_rich(curves: xr.Dataset) -> Finding:
-    """Supported when the largest γ loses less to γ = 1 at the largest budget than at the smallest (95 %, paired seeds)."""
+    """Supported when the largest γ loses less to γ = 1 at the largest budget than at the smallest (95 %, seeds)."""
     change = _advantage(curves, -1)[-1] - _advantage(curves, 0)[-1]
     mean, interval = mean_interval(change)
-    detail = f"change of (accuracy at γ = {float(curves['gamma'][-1]):.3g} less that at γ = 1) from the smallest budget to the largest"
+    largest = float(curves["gamma"][-1])
+    detail = f"change of accuracy at γ = {largest:.3g} less that at γ = 1, from the smallest budget to the largest"
     return Finding("> 0", mean, interval, above(interval, 0.0), detail)
 
 
@@ -95,6 +103,9 @@ def catapults_grow(catapults: xr.Dataset) -> Finding:
     """Supported when the height of the highest catapults falls with γ: the slope's 95 % interval is below 0.
 
     The exponent −2 is that of two linear layers at γ ≪ 1; whether the interval holds it is in the detail.
+
+    Returns:
+        The finding.
     """
     fit = catapult_fit(catapults)
     found = of_fit(fit)
@@ -110,6 +121,9 @@ def no_rich_catapults(catapults: xr.Dataset) -> Finding:
     """Supported when fewer than 1 in 20 of the runs that train at γ ≥ 10 catapult, with the whole 95 % interval.
 
     Not supported when more than 1 in 20 do, with the whole interval.
+
+    Returns:
+        The finding.
     """
     outcome = catapults["outcome"].values[catapults["gamma"].values >= RICH_FROM]
     hits, trains = int((outcome == Outcome.CATAPULT).sum()), int((outcome == Outcome.TRAINED).sum())
@@ -147,7 +161,7 @@ def plateau_in_tau(landscape: xr.Dataset) -> Finding:
 
 
 def staircases(landscape: xr.Dataset) -> Finding:
-    """Supported when some run at γ ≥ 10 drops in two steps or more; not supported when none of six or more runs does."""
+    """Supported when some run at γ ≥ 10 drops in two steps or more; not supported when none of six or more does."""
     counts = []
     for gamma in landscape["gamma"].values[landscape["gamma"].values >= RICH_FROM]:
         for seed in landscape["seed"].values:
@@ -166,6 +180,9 @@ def collapse_in_tau(landscape: xr.Dataset) -> Finding:
     """Supported when raw outputs of γ ≥ 100 are twice as near at equal τ as at equal t (95 %, over pairs of γ).
 
     The number is the geometric mean over pairs of the ratio of median distances.
+
+    Returns:
+        The finding.
     """
     gains = []
     gamma = landscape["gamma"].values
@@ -197,7 +214,8 @@ DYNAMICS: tuple[Claim, ...] = (
           ("curves",), richer_is_no_worse),
     Claim("accuracy-budget", "the accuracy of large γ catches up as T grows", f"{PAPER}, figure 2", "fig2",
           ("curves",), budget_helps_rich),
-    Claim("catapult-height", "smaller γ catapults higher", f"{PAPER}, figure 4", "fig4", ("catapults",), catapults_grow),
+    Claim("catapult-height", "smaller γ catapults higher", f"{PAPER}, figure 4", "fig4", ("catapults",),
+          catapults_grow),
     Claim("catapult-rich", "there are no catapults at large γ", f"{PAPER}, figure 4", "fig4", ("catapults",),
           no_rich_catapults),
     Claim("silent-alignment", "at large γ the kernel turns to the task before the loss drops", f"{PAPER}, figure 4",

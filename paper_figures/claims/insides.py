@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import xarray as xr
+from empirical.phenomena.outliers import spectral_outliers
 
 from empirical.experiments.analysis import LAZY_TO, agreement_matrix, outputs_at_end, sharpness_fits
 from empirical.measure.agreement import output_agreement
-from empirical.phenomena.outliers import spectral_outliers
 from paper_figures.ledger import (
     NOT_SUPPORTED,
     SUPPORTED,
@@ -45,10 +45,13 @@ def _numbers(fit: ScalingFit | None) -> tuple[float, tuple[float, float], str, s
 
 
 def lazy_outliers(landscape: xr.Dataset) -> Finding:
-    """Supported when more than half of the lazy spectra, with the whole 95 % interval, have as many outliers as classes.
+    """Supported when more than half of the lazy spectra (whole 95 % interval) have as many outliers as classes.
 
     Lazy: γ ≤ 0.01; spectra at the end of training. An outlier stands five mean gaps above what follows it
     (``empirical.phenomena.outliers``). Not supported when fewer than half do.
+
+    Returns:
+        The finding.
     """
     classes = int(landscape.attrs["classes"])
     lazy = landscape.isel(gamma=landscape["gamma"].values <= LAZY_TO)
@@ -58,7 +61,8 @@ def lazy_outliers(landscape: xr.Dataset) -> Finding:
         return Finding(f"{classes} outliers", math.nan, NOTHING, UNDETERMINED, "no spectrum allows a count")
     hits = sum(count == classes for count in counts)
     interval = share_interval(hits, len(counts))
-    detail = f"share of {len(counts)} lazy spectra with {classes} outliers; most common count: {np.bincount(counts).argmax()}"
+    common = int(np.bincount(counts).argmax())
+    detail = f"share of {len(counts)} lazy spectra with {classes} outliers; most common count: {common}"
     return Finding(f"{classes} outliers", hits / len(counts), interval, above(interval, 0.5), detail)
 
 
@@ -101,6 +105,9 @@ def rich_agree(landscape: xr.Dataset) -> Finding:
     """Supported when the mean R² of outputs between rich networks (γ ≥ 100, one start) is above 0.9 at the end.
 
     With the whole 95 % interval over seeds.
+
+    Returns:
+        The finding.
     """
     mean, interval = mean_interval(_pairs(landscape, landscape["gamma"].values >= 1e2))
     return Finding(

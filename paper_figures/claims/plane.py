@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+from empirical.phenomena.bump import measure_bump
 from numpy.typing import NDArray
 
 from empirical.experiments.analysis import apex_slope, budget_slopes
 from empirical.experiments.plane import Plane
-from empirical.phenomena.bump import measure_bump
 from empirical.trace import default_window, law_of
 from paper_figures.ledger import UNDETERMINED, Claim, Finding, above, of_fit
 from simulate import Outcome, PhasePortrait, fit_power_law
@@ -23,9 +23,12 @@ SYMBOLS = {"eta_min": "η_min", "eta_crit": "η_crit", "eta_fail": "η_fail", "e
 
 def _boundary(boundary: str, regime: str, symbol: str) -> Callable[[Plane], Finding]:
     def judge(plane: Plane) -> Finding:
-        """Supported when the 95 % interval of the fitted slope, brackets included, holds the slope of the exact toy law.
+        """Supported when the 95 % interval of the fitted slope, brackets included, holds that of the exact toy law.
 
         Over the same points; undetermined when its half-width is above 0.15 or there are fewer than five γ.
+
+        Returns:
+            The finding.
         """
         return of_fit(plane.fits.get((regime, boundary)), symbol=symbol)
 
@@ -70,6 +73,9 @@ def _best(regime: str, symbol: str) -> Callable[[Plane], Finding]:
 
         η* is the learning rate of least final loss, between the points of the grid; the interval is from its scatter.
         Undetermined as for the boundaries.
+
+        Returns:
+            The finding.
         """
         gamma, eta = plane.portrait.data["gamma"].values, best_eta(plane.portrait)
         window = (float(gamma[0]), 0.03) if regime == "lazy" else (10.0, float(gamma[-1]))
@@ -104,7 +110,7 @@ def falls_with_budget(place: int) -> Callable[[pd.DataFrame], Finding]:
 
 
 def apex_grows(apex: pd.DataFrame) -> Finding:
-    """Supported when the 95 % interval of d ln γ_max / d ln T holds the slope of the toy's exact apex over the same T."""
+    """Supported when the 95 % interval of d ln γ_max / d ln T holds that of the toy's exact apex over the same T."""
     fit = apex_slope(apex)
     found = of_fit(fit)
     law = f"{fit.predicted_window:.3g} (exact toy; L/(L−2) = 3 for T → ∞)" if np.isfinite(fit.predicted_window) else "3"
@@ -120,6 +126,9 @@ def bump(plane: Plane) -> Finding:
     """Supported when η_crit rises above the law of two powers by more than 0.1 decades plus a step of the grid.
 
     The law is fitted to the two windows; the interval of the height is a step of the grid either way.
+
+    Returns:
+        The finding.
     """
     what = law_of(plane.config.training)
     points = plane.portrait.boundary("eta_crit")
@@ -160,7 +169,8 @@ def _rows(plane: str, network: str, loss: str, boundaries: tuple[str, ...], powe
 _SAME = ("2", "2/L")
 PLANE: tuple[Claim, ...] = (
     *_rows("mse", "MLP", "MSE", ("eta_crit", "eta_fail"), {"eta_crit": _SAME, "eta_fail": _SAME}),
-    *_rows("cross_entropy", "CNN", "cross-entropy", ("eta_crit", "eta_max"), {"eta_crit": _SAME, "eta_max": ("1", "2/L")}),
+    *_rows("cross_entropy", "CNN", "cross-entropy", ("eta_crit", "eta_max"),
+           {"eta_crit": _SAME, "eta_max": ("1", "2/L")}),
     Claim("eta-min-budget-lazy", "the lower boundary falls as 1/T, γ ≪ 1 (MLP, MSE)", f"{PAPER}, table 1", "fig1",
           ("budgets",), falls_with_budget(0)),
     Claim("eta-min-budget-rich", "the lower boundary falls as 1/T, γ ≫ 1 (MLP, MSE)", f"{PAPER}, table 1", "fig1",

@@ -62,6 +62,9 @@ def _everywhere(regime: str, loss: str) -> Callable[[pd.DataFrame], Finding]:
 
         The boundary is η_fail for MSE and η_max for cross-entropy, under gradient descent. Not supported when the share
         of consistent fits is below 0.95 with its whole 95 % interval.
+
+        Returns:
+            The finding.
         """
         chosen = (tables["regime"] == regime) & (tables["loss"] == loss) & (tables["optimizer"] == "gd")
         chosen &= (tables["boundary"] == boundary) & (tables["arch"] != "toy")
@@ -74,6 +77,9 @@ def euler_degree_law(tables: pd.DataFrame) -> Finding:
     """Supported when every determined rich fit that was predicted from an Euler degree is consistent with 2/D.
 
     On four or more kinds of networks; not supported as for the claims on every architecture.
+
+    Returns:
+        The finding.
     """
     chosen = (tables["predicted_by"] == "euler_degree") & (tables["regime"] == "rich")
     return judge_rows(tables[chosen], "slope = 2/D", LEAST_ARCHITECTURES)
