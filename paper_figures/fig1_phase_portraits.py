@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from empirical.experiments.plane import Plane
 from empirical.trace import law_of
-from paper_figures.axes import cell_edges, log_ticks, power_of_ten
+from paper_figures.axes import cell_edges, log_ticks
 from paper_figures.overlay import draw_points, slope_label
 from paper_figures.style import (
     BOUNDARY_COLOURS,
@@ -26,6 +26,7 @@ from paper_figures.style import (
     BOUNDARY_SYMBOLS,
     INK,
     OUTCOME_COLOURS,
+    PLATE,
     QUIET,
     gamma_colour,
     house_style,
@@ -57,6 +58,15 @@ def _lighten(colour: tuple[float, ...], share: float) -> tuple[float, float, flo
     return r, g, b
 
 
+def _shade_trainable(ax: Axes, gamma: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> None:
+    """Between two curves, each γ in a light shade of its own colour, so that lazy runs into rich."""
+    shades = np.array([_lighten(gamma_colour(float(one)), 0.32) for one in gamma])
+    across = np.stack([gamma, gamma])
+    mesh = ax.pcolormesh(across, np.stack([low, high]), np.zeros(across.shape), shading="gouraud", rasterized=True)
+    mesh.set_array(None)
+    mesh.set_facecolor(np.concatenate([shades, shades]))
+
+
 def draw_schematic(ax: Axes, loss: str, depth: int = 3) -> None:
     """Draw the regimes of one loss, with their names.
 
@@ -74,25 +84,15 @@ def draw_schematic(ax: Axes, loss: str, depth: int = 3) -> None:
     ax.fill_between(gamma, top, high_end, color="#d9d6d2", lw=0)
     ax.fill_between(gamma, crit, top, color=OUTCOME_COLOURS[Outcome.CATAPULT], alpha=0.75, lw=0)
     ax.fill_between(gamma, low_end, np.minimum(lows[-1], crit), color="#f4f2ee", lw=0)
-    # trainable: each γ in its own colour, so that lazy runs into rich
-    for left, right in zip(gamma[:-1:4], gamma[4::4], strict=True):
-        here = (gamma >= left) & (gamma <= right)
-        shade = _lighten(gamma_colour(float(np.sqrt(left * right))), 0.32)
-        ax.fill_between(gamma[here], np.minimum(lows[-1], crit)[here], crit[here], color=shade, lw=0)
+    _shade_trainable(ax, gamma, np.minimum(lows[-1], crit), crit)
     ax.plot(gamma, crit, color=BOUNDARY_COLOURS["eta_crit"])
     ax.plot(gamma, top, color=BOUNDARY_COLOURS["eta_max"], ls=LAW_STYLE["eta_max"])
     for T, low in zip(SCHEMATIC_BUDGETS, lows, strict=True):
         open_ = low < crit
         ax.plot(gamma[open_], low[open_], color=BOUNDARY_COLOURS["eta_min"], ls=LAW_STYLE["eta_min"], lw=1.1)
-        at = 40
+        at = 12
         ax.text(
-            gamma[at],
-            low[at] * 1.25,
-            f"$T={T}$",
-            fontsize=7,
-            color=BOUNDARY_COLOURS["eta_min"],
-            rotation=31,
-            va="bottom",
+            gamma[at], low[at], f"$T={T}$", fontsize=7.5, color=BOUNDARY_COLOURS["eta_min"], va="center", bbox=PLATE
         )
     apex = model.apex(steps=SCHEMATIC_BUDGETS[0], depth=depth)
     ax.plot(
@@ -120,14 +120,14 @@ def _name_regions(
 
     inside = lambda one: float(np.sqrt(at(lows[-1], one) * at(crit, one)))  # noqa: E731
     bold = {"ha": "center", "va": "center", "fontweight": "bold"}
-    ax.text(6e-3, inside(6e-3), "lazy", rotation=38, color=gamma_colour(1e-4), **bold)
-    ax.text(1.0, inside(1.0), "rich", rotation=30, color=gamma_colour(1.0), **bold)
-    ax.text(1.5e3, inside(1.5e3), "ultra-rich", rotation=18, color="#a04a10", **bold)
+    ax.text(5e-2, inside(5e-2), "lazy", rotation=40, color=gamma_colour(1e-4), bbox=PLATE, **bold)
+    ax.text(2.5, inside(2.5), "rich", rotation=32, color="#9c1f6e", bbox=PLATE, **bold)
+    ax.text(1.2e3, inside(1.2e3), "ultra-rich", rotation=18, color="#a04a10", bbox=PLATE, **bold)
     ax.text(2e2, at(lows[-1], 2e2) / 1e3, "no training", color=QUIET, **bold)
     ax.text(2e-2, float(np.sqrt(at(top, 2e-2) * ax.get_ylim()[1])), "unstable", color=INK, **bold)
     if loss == "mse":
         ax.annotate(
-            "catapult", (0.3, at(crit, 0.3) * 1.5), (3e-3, at(crit, 0.3) * 6), ha="center",
+            "catapult", (0.3, at(crit, 0.3) * 1.5), (3e-3, at(crit, 0.3) * 6), ha="center", fontweight="bold",
             arrowprops={"arrowstyle": "-", "color": QUIET, "lw": 0.8},
         )  # fmt: skip
     else:
@@ -163,8 +163,11 @@ def draw_accuracy(ax: Axes, plane: Plane) -> plt.cm.ScalarMappable:
     colours = ListedColormap([OUTCOME_COLOURS[o] for o in Outcome])
     failed = np.ma.masked_where(~np.isin(outcome, FAILED), outcome)
     ax.pcolormesh(gamma, eta, failed.T, cmap=colours, vmin=-0.5, vmax=len(Outcome) - 0.5, rasterized=True, alpha=0.75)
+    idle = np.ma.masked_where(outcome != Outcome.UNTRAINED, outcome)
+    ax.pcolormesh(gamma, eta, idle.T, cmap=colours, vmin=-0.5, vmax=len(Outcome) - 0.5, rasterized=True)
     accuracy = data["final_accuracy"].mean("seed").values
-    shown = np.ma.masked_where(np.isin(outcome, FAILED) | ~np.isfinite(accuracy), accuracy)
+    hidden = np.isin(outcome, (*FAILED, Outcome.UNTRAINED)) | ~np.isfinite(accuracy)
+    shown = np.ma.masked_where(hidden, accuracy)
     image = ax.pcolormesh(gamma, eta, shown.T, cmap="GnBu", vmin=0.1, vmax=0.9, rasterized=True)
     what = law_of(plane.config.training)
     model, fine = ToyModel(loss=what["loss"]), np.geomspace(gamma[0], gamma[-1], 400)
@@ -221,7 +224,7 @@ def figure(mse: Plane, cross_entropy: Plane) -> Figure:
             image = draw_accuracy(ax, plane)
             what = plane.config.training
             loss = "MSE" if what.loss == "mse" else what.loss
-            panel(ax, letter, f"trained: {what.arch.upper()}, {loss}, $T={power_of_ten(what.steps)}$")
+            panel(ax, letter, f"trained: {what.arch.upper()}, {loss}, $T={what.steps}$")
         bar = fig.colorbar(image, ax=axes[1].tolist(), pad=0.02, aspect=24)
         bar.set_label("test accuracy")
         bar.outline.set_visible(False)
@@ -238,6 +241,7 @@ def figure(mse: Plane, cross_entropy: Plane) -> Figure:
                    label=f"measured and fitted ${BOUNDARY_SYMBOLS[n]}$")
             for n in dict.fromkeys(name for plane in (mse, cross_entropy) for _, name in plane.fits)
         ]  # fmt: skip
-        failed = [Patch(color=OUTCOME_COLOURS[o], alpha=0.75, label=o.label) for o in FAILED]
+        others = (*FAILED, Outcome.UNTRAINED)
+        failed = [Patch(color=OUTCOME_COLOURS[o], alpha=0.75, label=o.label) for o in others]
         fig.legend(handles=predicted + fitted + failed, loc="outside lower center", ncols=3)
     return fig

@@ -118,9 +118,9 @@ def catapults_grow(catapults: xr.Dataset) -> Finding:
 
 
 def no_rich_catapults(catapults: xr.Dataset) -> Finding:
-    """Supported when fewer than 1 in 20 of the runs that train at γ ≥ 10 catapult, with the whole 95 % interval.
+    """Supported when fewer than 1 in 10 of the runs that train at γ ≥ 10 catapult, with the whole 95 % interval.
 
-    Not supported when more than 1 in 20 do, with the whole interval.
+    Not supported when more than 1 in 10 do, with the whole interval.
 
     Returns:
         The finding.
@@ -129,7 +129,7 @@ def no_rich_catapults(catapults: xr.Dataset) -> Finding:
     hits, trains = int((outcome == Outcome.CATAPULT).sum()), int((outcome == Outcome.TRAINED).sum())
     interval = share_interval(hits, hits + trains)
     share = hits / (hits + trains) if hits + trains else math.nan
-    verdict = {SUPPORTED: NOT_SUPPORTED, NOT_SUPPORTED: SUPPORTED}.get(above(interval, 0.05), UNDETERMINED)
+    verdict = {SUPPORTED: NOT_SUPPORTED, NOT_SUPPORTED: SUPPORTED}.get(above(interval, 0.1), UNDETERMINED)
     return Finding("0", share, interval, verdict, f"share of catapults among {hits + trains} runs that train at γ ≥ 10")
 
 

@@ -1,0 +1,148 @@
+"""Judges on made-up data: each says what was put in, and turns its verdict when the data turn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from paper_figures.claims import CLAIMS
+from paper_figures.claims.plane import best_eta
+from paper_figures.claims.tables import committed_tables, judge_rows
+from paper_figures.ledger import COLUMNS, VERDICTS, above, judge_all, mean_interval, measured, number, to_csv, to_html
+
+BY_ID = {claim.id: claim for claim in CLAIMS}
+
+
+def judge(name, data):
+    claim = BY_ID[name]
+    return claim.judge(*(data[need] for need in claim.needs))
+
+
+def test_ids_are_unique_and_every_rule_says_when_it_is_supported():
+    assert len(BY_ID) == len(CLAIMS)
+    for claim in CLAIMS:
+        assert claim.rule.startswith("Supported when"), claim.id
+        assert "Returns" not in claim.rule
+
+
+@pytest.mark.parametrize("name", [
+    "eta-crit-lazy-mse", "eta-crit-rich-mse", "eta-fail-lazy-mse", "eta-max-lazy-ce", "eta-max-rich-ce",
+    "eta-min-budget-lazy", "eta-min-budget-rich", "power-law-lazy", "power-law-rich", "power-laws-differ",
+    "accuracy-rich", "accuracy-budget", "catapult-height", "catapult-rich", "silent-alignment", "sharpness-lazy",
+    "sharpness-rich", "outliers-lazy", "hessian-lazy-constant", "hessian-rich-grows", "lazy-agree", "rich-agree",
+    "lazy-not-rich", "alignment-gamma",
+])  # fmt: skip
+def test_what_was_put_in_is_supported(name, made):
+    finding = judge(name, made)
+    assert finding.verdict == "supported", finding
+    assert finding.interval[0] <= finding.measured <= finding.interval[1]
+
+
+@pytest.mark.parametrize(("name", "data", "change"), [
+    ("eta-crit-lazy-mse", "plane", {"tilt": 0.1}),
+    ("eta-min-budget-lazy", "budgets", {"slope": -0.8}),
+    ("eta-min-budget-rich", "budgets", {"slope": -1.2}),
+    ("power-laws-differ", "curves", {"lazy": 0.6, "rich": 0.2}),
+    ("accuracy-rich", "curves", {"gain": -0.1}),
+    ("accuracy-budget", "curves", {"gain": -0.05}),
+    ("catapult-height", "catapults", {"slope": 0.5, "largest": 20.0}),
+    ("catapult-rich", "catapults", {"largest": 1e9}),
+    ("silent-alignment", "landscape", {"lead": 0.4}),
+    ("sharpness-lazy", "landscape", {"lazy": -1.8}),
+    ("sharpness-rich", "landscape", {"rich": -0.5}),
+    ("lazy-agree", "landscape", {"agree": 1.0}),
+    ("rich-agree", "landscape", {"agree": 1.0}),
+])  # fmt: skip
+def test_a_verdict_turns_with_the_data(name, data, change, make):
+    claim = BY_ID[name]
+    assert len(claim.needs) == 1
+    finding = claim.judge(make[data](**change))
+    assert finding.verdict == "not supported", finding
+
+
+def test_the_numbers_are_those_put_in(made):
+    assert judge("power-law-lazy", made).measured == pytest.approx(0.2, abs=0.01)  # noise of 0.5 % on 20 bins
+    assert judge("catapult-height", made).measured == pytest.approx(-1.0, abs=1e-9)
+    assert judge("silent-alignment", made).measured == pytest.approx(3.0, rel=0.05)  # 60 points in three decades
+    assert judge("sharpness-lazy", made).measured == pytest.approx(-2.0, abs=0.02)  # noise of 1 %
+    assert judge("hessian-rich-grows", made).measured == pytest.approx(100.0, rel=1e-9)
+
+
+def test_missing_data_leave_a_claim_undetermined_with_the_command():
+    ledger = judge_all(CLAIMS, {}, "richscape figures {figure} --scale quick")
+    assert list(ledger.columns) == list(COLUMNS)
+    assert (ledger["verdict"] == "undetermined").all()
+    assert ledger.set_index("id").loc["lazy-agree", "detail"].endswith("richscape figures fig5 --scale quick")
+
+
+def test_the_ledger_is_written_whole(made):
+    ledger = judge_all(CLAIMS, made, "richscape figures {figure}")
+    back = pd.read_csv(pd.io.common.StringIO(to_csv(ledger)))
+    assert list(back["id"]) == list(ledger["id"])
+    assert set(back["verdict"]) <= set(VERDICTS)
+    page = to_html(ledger, "made up")
+    for claim in CLAIMS:
+        assert claim.id in page
+    assert "<script" not in page
+
+
+def test_the_best_learning_rate_is_found_between_grid_points(made):
+    """A parabola in ln η is put in place of the losses: its vertex comes back, on a grid that does not hold it."""
+    from simulate import Outcome, PhasePortrait
+
+    data = made["mse"].portrait.data.copy(deep=True)
+    x = np.log(data["eta"].values)
+    vertex = np.interp(0.43, np.linspace(0, 1, len(x)), x)
+    data["outcome"][:] = Outcome.TRAINED
+    data["final_loss"][:] = (1 + 0.01 * (x - vertex) ** 2)[None, :, None]
+    np.testing.assert_allclose(np.log(best_eta(PhasePortrait(data))), vertex, atol=1e-9)
+
+
+def test_rows_of_a_table_need_several_architectures():
+    row = {"arch": "mlp", "variant": "relu", "boundary": "eta_fail", "regime": "lazy", "fitted": 2.0}
+    rows = pd.DataFrame([row | {"arch": arch, "verdict": "consistent"} for arch in ("mlp", "cnn", "vit", "resnet")])
+    assert judge_rows(rows, "", 4).verdict == "supported"
+    assert judge_rows(rows.head(3), "", 4).verdict == "undetermined"
+    many = pd.concat([rows] * 10, ignore_index=True)
+    many.loc[:9, "verdict"] = "inconsistent"
+    # 30 of 40: the interval of the share ends at 0.87
+    assert judge_rows(many, "", 4).verdict == "not supported"
+
+
+def test_committed_tables_are_read(tmp_path):
+    assert committed_tables(tmp_path) is None
+    (tmp_path / "one").mkdir()
+    pd.DataFrame({"arch": ["mlp"]}).to_csv(tmp_path / "one" / "exponents.csv", index=False)
+    assert list(committed_tables(tmp_path)["arch"]) == ["mlp"]
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20))
+def test_the_interval_of_a_mean_is_that_of_scipy(values):
+    mean, (low, high) = mean_interval(values)
+    error = stats.sem(values)
+    if error > 1e-9:
+        expected = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=error)
+        np.testing.assert_allclose((low, high), expected, rtol=1e-9, atol=1e-9)
+    assert low <= mean <= high
+
+
+@given(st.floats(-5, 5), st.floats(0, 3), st.floats(-5, 5))
+def test_above_turns_over_when_everything_is_mirrored(middle, half, threshold):
+    opposite = {"supported": "not supported", "not supported": "supported", "undetermined": "undetermined"}
+    verdict = above((middle - half, middle + half), threshold)
+    assert above((-middle - half, -middle + half), -threshold) == opposite[verdict]
+
+
+@given(st.floats(1e-6, 1e9))
+def test_a_number_is_shown_to_three_digits(value):
+    # half a unit of the third digit, or of the third place behind the point
+    assert float(number(value)) == pytest.approx(value, rel=6e-3, abs=6e-4)
+
+
+def test_a_row_without_a_number_says_so():
+    row = pd.Series({"measured": np.nan, "ci_low": np.nan, "ci_high": np.nan})
+    assert measured(row) == "not determined"

@@ -1,0 +1,100 @@
+"""The main figures on made-up data: as they looked when somebody last looked, and with the numbers where they belong.
+
+A baseline is replaced by ``RICHSCAPE_BASELINES=write pytest tests/test_paper_figures/test_main_figures.py``, and looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.testing.compare import compare_images
+
+from empirical.experiments.scales import SCALES
+from paper_figures import style
+from paper_figures.claims import CLAIMS
+from paper_figures.figures import FIGURES, caption, chosen_figures
+from paper_figures.ledger import judge_all, number
+from paper_figures.output import Provenance, save_figure
+from theory.errors import InputError
+
+BASELINES = Path(__file__).parent / "baseline"
+TOLERANCE = 6.0
+"""Root-mean-square difference of grey levels: another release of FreeType shifts text by up to 4, a moved line by more."""
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize("name", list(FIGURES))
+def test_a_figure_looks_as_before(name, made, tmp_path):
+    with style.house_style():
+        FIGURES[name].draw(made).savefig(tmp_path / f"{name}.png", dpi=50, metadata={"Software": None})
+    baseline = BASELINES / f"{name}.png"
+    if os.environ.get("RICHSCAPE_BASELINES") == "write":
+        BASELINES.mkdir(exist_ok=True)
+        baseline.write_bytes((tmp_path / f"{name}.png").read_bytes())
+    assert compare_images(str(baseline), str(tmp_path / f"{name}.png"), TOLERANCE) is None
+
+
+def test_the_comparison_sees_a_moved_line(made, make, tmp_path):
+    with style.house_style():
+        tilted = {**made, "landscape": make["landscape"](lazy=-1.0)}
+        FIGURES["fig3"].draw(tilted).savefig(tmp_path / "fig3.png", dpi=50, metadata={"Software": None})
+    assert compare_images(str(BASELINES / "fig3.png"), str(tmp_path / "fig3.png"), TOLERANCE) is not None
+
+
+@pytest.mark.parametrize("name", list(FIGURES))
+def test_every_number_of_a_caption_is_in_the_ledger(name, made):
+    ledger = judge_all(CLAIMS, made, "")
+    text = caption(FIGURES[name], ledger, SCALES["quick"])
+    asked = re.findall(r'm\("([^"]+)"\)', FIGURES[name].caption)
+    assert asked
+    for one in asked:
+        row = ledger.set_index("id").loc[one]
+        if np.isfinite(row["measured"]):
+            assert number(row["measured"]) in text, one
+
+
+def test_names_are_put_in_order_and_unknown_ones_refused():
+    assert chosen_figures(("fig3", "fig1")) == ("fig1", "fig3")
+    assert chosen_figures(("all",)) == chosen_figures(()) == tuple(FIGURES)
+    with pytest.raises(InputError, match="fig9"):
+        chosen_figures(("fig9",))
+
+
+def test_a_figure_is_written_three_times_with_its_provenance(tmp_path):
+    from empirical.store import RunDirectory
+
+    store = RunDirectory(tmp_path / "out", {"a": 1})
+    contents = []
+    for _ in range(2):
+        figure, ax = plt.subplots()
+        ax.plot([0, 1])
+        files = save_figure(store, "one", figure, Provenance("A line", "richscape figures one", "abc123"))
+        contents.append([file.read_bytes() for file in files])
+    assert [file.suffix for file in files] == [".png", ".svg", ".pdf"]
+    assert contents[0] == contents[1]  # no date in them
+    for content in contents[0]:
+        assert b"abc123" in content
+
+
+def test_gamma_has_one_colour_and_lightness_rises_from_lazy_to_rich():
+    """Lightness of CIE L*a*b*, computed here, must rise along the scale and leave room to white."""
+
+    def lightness(colour):
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+        y = float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+        return 116 * y ** (1 / 3) - 16
+
+    values = [lightness(style.gamma_colour(g)) for g in np.geomspace(1e-4, 1e4, 30)]
+    assert (np.diff(values) > 0).all()
+    assert values[-1] < 85
+    assert style.gamma_colour(1e-9) == style.gamma_colour(1e-4)
