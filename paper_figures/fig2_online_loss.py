@@ -10,12 +10,12 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-from empirical.phenomena.power_law import LossPowerLaw
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from empirical.experiments.analysis import nearest
+from empirical.phenomena.power_law import LossPowerLaw
 from paper_figures.axes import log_ticks
 from paper_figures.style import INK, QUIET, gamma_bar, gamma_colour, house_style, panel, run_colours
 
@@ -76,7 +76,9 @@ def draw_accuracies(ax: Axes, curves: xr.Dataset) -> None:
     ax.axvline(1.0, color=QUIET, lw=0.8, dashes=(2, 2))
     ax.set(xscale="log", xlabel=r"feature-learning strength $\gamma$", ylabel="test accuracy")
     log_ticks(ax.xaxis)
-    ax.legend(loc="lower right", title=f"{curves.sizes['seed']} seeds")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low - 0.18 * (high - low), high)  # room for the legend
+    ax.legend(loc="lower center", ncols=len(budgets), title=f"{curves.sizes['seed']} seeds")
 
 
 def figure(curves: xr.Dataset, laws: dict[float, LossPowerLaw]) -> Figure:

@@ -56,9 +56,9 @@ def draw_final(ax: Axes, landscape: xr.Dataset, fits: dict[str, ScalingFit]) -> 
         law = 3.0 * fit(middle) * (across / middle) ** fit.predicted
         ax.plot(across, law, **THEORY)
         ax.plot(across, fit(across), color=INK, lw=1.6, zorder=5)
-        side, level = ("left", 7.0) if regime == "lazy" else ("right", 12.0)
-        text = rf"predicted ${power}$" + "\n" + f"fitted {slope_label(fit)}"
-        ax.text(middle, level * float(fit(middle)), text, fontsize=8, ha=side, va="bottom")
+        side, place = ("left", (0.3, 0.88)) if regime == "lazy" else ("right", (0.99, 0.52))
+        text = rf"{regime}: predicted ${power}$" + "\n" + f"fitted {slope_label(fit)}"
+        ax.text(*place, text, fontsize=8, ha=side, va="bottom", transform=ax.transAxes)
     ax.set(xscale="log", yscale="log", xlabel=r"feature-learning strength $\gamma$", ylabel="Hessian eigenvalue")
     log_ticks(ax.xaxis)
     log_ticks(ax.yaxis)

@@ -5,6 +5,7 @@ Every number of a caption is taken from the ledger of claims, with its interval.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ from paper_figures.output import Provenance, save_figure
 from theory.errors import one_of
 
 Data = Mapping[str, Any]
+
+RUNTIMES = "runtimes.json"
+"""Seconds that each figure took when it was first made; one that shares experiments with an earlier one is quick."""
 
 
 @dataclass(frozen=True)
@@ -138,13 +142,20 @@ class Rendered:
     ledger: pd.DataFrame
 
 
+def _runtimes(store: RunDirectory, seconds: dict[str, float]) -> dict[str, float]:
+    """Longest wall time of each figure so far: that of the run that trained, not of one that only drew."""
+    file = store.path / RUNTIMES
+    before: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+    return before | {name: round(max(took, before.get(name, 0.0)), 1) for name, took in seconds.items()}
+
+
 def render(names: tuple[str, ...], experiments: Experiments, store: RunDirectory) -> Rendered:
     """Compute what is missing, draw the figures, judge the claims, write captions.
 
     Args:
         names: of ``FIGURES``.
         experiments: where the data come from.
-        store: where files go: ``NAME.png, .svg, .pdf, .md``, ``claims.csv`` and ``claims.html``.
+        store: where files go: ``NAME.png, .svg, .pdf, .md``, ``claims.csv``, ``claims.html`` and ``runtimes.json``.
 
     Returns:
         What was written.
@@ -168,6 +179,7 @@ def render(names: tuple[str, ...], experiments: Experiments, store: RunDirectory
     texts = {f"{name}.md": caption(FIGURES[name], ledger, scale) + "\n" for name in names}
     texts["claims.csv"] = to_csv(ledger)
     texts["claims.html"] = to_html(ledger, f"Scale {scale.name}, source revision {revision}.")
+    texts[RUNTIMES] = json.dumps(_runtimes(store, seconds), indent=2) + "\n"
     for file, text in texts.items():  # they follow from which figures were asked for: replaced without a notice
         write_atomically(store.path / file, text)
         files.append(store.path / file)

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import xarray as xr
-from empirical.phenomena.collapse import curve_collapse
-from empirical.phenomena.staircase import find_staircase
 
 from empirical.experiments.analysis import RICH_FROM, catapult_fit, loss_laws, nearest, plateaus
+from empirical.phenomena.collapse import curve_collapse
+from empirical.phenomena.staircase import find_staircase
 from paper_figures.ledger import (
     NOT_SUPPORTED,
     SUPPORTED,

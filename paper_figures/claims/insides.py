@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import xarray as xr
-from empirical.phenomena.outliers import spectral_outliers
 
 from empirical.experiments.analysis import LAZY_TO, agreement_matrix, outputs_at_end, sharpness_fits
 from empirical.measure.agreement import output_agreement
+from empirical.phenomena.outliers import spectral_outliers
 from paper_figures.ledger import (
     NOT_SUPPORTED,
     SUPPORTED,

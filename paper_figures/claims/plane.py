@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from empirical.phenomena.bump import measure_bump
 from numpy.typing import NDArray
 
 from empirical.experiments.analysis import apex_slope, budget_slopes
 from empirical.experiments.plane import Plane
+from empirical.phenomena.bump import measure_bump
 from empirical.trace import default_window, law_of
 from paper_figures.ledger import UNDETERMINED, Claim, Finding, above, of_fit
 from simulate import Outcome, PhasePortrait, fit_power_law

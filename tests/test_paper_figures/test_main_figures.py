@@ -1,6 +1,7 @@
 """The main figures on made-up data: as they looked when somebody last looked, and with the numbers where they belong.
 
-A baseline is replaced by ``RICHSCAPE_BASELINES=write pytest tests/test_paper_figures/test_main_figures.py``, and looked at.
+Baselines are replaced by ``RICHSCAPE_BASELINES=write pytest tests/test_paper_figures/test_main_figures.py``, and looked
+at.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from theory.errors import InputError
 
 BASELINES = Path(__file__).parent / "baseline"
 TOLERANCE = 6.0
-"""Root-mean-square difference of grey levels: another release of FreeType shifts text by up to 4, a moved line by more."""
+"""Root-mean-square difference of grey levels: another release of FreeType shifts text by up to 4, a line by more."""
 
 
 @pytest.fixture(autouse=True)
