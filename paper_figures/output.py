@@ -5,6 +5,7 @@ No date: the same numbers drawn by the same source are the same bytes.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def save_figure(store: RunDirectory, name: str, figure: Figure, provenance: Prov
         The files.
     """
     out = []
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of old time stamps in fonts
     with house_style():  # resolution, fonts and the salt of an SVG's names are looked up when it is saved
         for suffix in ("png", "svg", "pdf"):
             words = provenance.metadata(suffix)

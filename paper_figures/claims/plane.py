@@ -81,7 +81,7 @@ def _best(regime: str, symbol: str) -> Callable[[Plane], Finding]:
         window = (float(gamma[0]), 0.03) if regime == "lazy" else (10.0, float(gamma[-1]))
         good = np.isfinite(eta)
         predicted = 2.0 if regime == "lazy" else 2.0 / plane.config.training.depth
-        if not good.any():
+        if not good.any() or not window[0] < window[1]:
             return of_fit(None, symbol=symbol)
         return of_fit(fit_power_law(gamma[good], eta[good], window=window, predicted=predicted), symbol=symbol)
 

@@ -1,0 +1,96 @@
+"""``richscape figures`` on a tiny scale: all is computed, drawn, judged and kept; a second call trains nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from empirical.experiments import scales
+from empirical.experiments.budgets import BudgetsConfig
+from empirical.experiments.catapults import CatapultConfig
+from empirical.experiments.curves import CurvesConfig
+from empirical.experiments.landscape import LandscapeConfig
+from empirical.experiments.plane import PlaneConfig
+from empirical.experiments.scales import Scale
+from empirical.shard import TrainingConfig
+from empirical.sweep import Sweep
+
+NETWORK = {"depth": 2, "width": 8, "image_size": 7, "batch_size": 8}
+TINY = Scale(
+    "quick",
+    mse=PlaneConfig(TrainingConfig(**NETWORK, steps=40), (1e-2, 1e2, 5), (1e-4, 1e2, 13)),
+    cross_entropy=PlaneConfig(
+        TrainingConfig(**NETWORK, steps=40, loss="cross-entropy"), (1e-2, 1e1, 4), (1e-4, 1e2, 13)
+    ),
+    curves=CurvesConfig(steps=30, budgets=(10, 30), seeds=2, bins=10),
+    landscape=LandscapeConfig(steps=30, seeds=2, spectrum_points=3, points=8, examples=20, eigenvalues=12),
+    catapults=CatapultConfig(
+        TrainingConfig(**NETWORK, steps=20), gamma=(1e-2, 1e1, 4), ladder=(1.0, 10.0, 4), seeds=1
+    ),
+    budgets=BudgetsConfig(
+        TrainingConfig(**NETWORK), budgets=(10, 20), gamma=(1e-2, 1e1), seeds=1, resolution=0.2, apex_budgets=(3,),
+        apex_spacing=0.5, apex_span=1.0,
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def drawn(run, tmp_path_factory):
+    """A finished run of all figures, and what it said."""
+    folder = tmp_path_factory.mktemp("figures") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(scales.SCALES, "quick", TINY)
+        ran = run("figures", "all", "--workers", "1", "--out", folder)
+    assert ran.code == 0, ran.err
+    return folder, ran
+
+
+def test_everything_is_written(drawn):
+    folder, ran = drawn
+    for number in range(1, 6):
+        for suffix in ("png", "svg", "pdf", "md"):
+            assert (folder / f"fig{number}.{suffix}").stat().st_size > 0
+    ledger = pd.read_csv(folder / "claims.csv")
+    assert "claims: " in ran.out
+    # only the claims on committed tables may lack their data
+    lacking = ledger[ledger["detail"].fillna("").str.startswith("not computed")]
+    assert set(lacking["figure"]) <= {"campaign"}
+    assert "{{" not in (folder / "fig3.md").read_text()
+
+
+def test_a_second_call_trains_nothing_and_says_the_same(drawn, run, monkeypatch):
+    folder, _ = drawn
+    before = {name: (folder / name).read_bytes() for name in ("fig4.png", "claims.csv", "fig2.md")}
+
+    def refuse(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setitem(scales.SCALES, "quick", TINY)
+    monkeypatch.setattr("empirical.runners.train_block", refuse)
+    ran = run("figures", "all", "--workers", "1", "--out", folder)
+    assert ran.code == 0, ran.err
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_an_unknown_figure_is_refused_before_anything_is_made(run, tmp_path):
+    ran = run("figures", "fig9", "--out", tmp_path / "run")
+    assert ran.code == 2
+    assert "fig9" in ran.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_measured_cells_train_as_those_of_a_sweep():
+    """The probe is shown the networks and changes nothing: bit for bit the outcome of an unobserved run."""
+    from empirical.experiments.observe import Measurements, observe
+
+    config = TINY.mse.training
+    gamma, eta, seed = np.array([0.1, 1.0, 10.0]), np.array([0.01, 0.1, 1.0]), np.array([0, 1, 0])
+    what = Measurements((("test_loss", (0, 40)), ("raw_outputs", (0, 40))), examples=10)
+    seen = observe(config, gamma, eta, seed, what)
+    plain = Sweep(config).run(gamma, eta, seed)
+    for name, values in plain.cells.fields().items():
+        np.testing.assert_array_equal(getattr(seen.cells, name), values)
+    assert seen.measured["raw_outputs"].shape == (3, 2, 10, 10)
+    np.testing.assert_array_equal(seen.measured["raw_outputs"][:, 0], 0.0)
+    np.testing.assert_allclose(seen.measured["test_loss"][:, 0], 0.5, rtol=1e-12)  # f = 0 against one-hot targets
