@@ -60,7 +60,9 @@ the ledger of claims (`claims.csv` and `claims.html` in the folder of the run), 
         matplotlib.image.imsave(DOCS / "images" / f"{name}.png", picture, metadata={"Software": None})
         rows = ledger[ledger["figure"] == name]
         table = ["| claim | predicted | measured | verdict |", "|---|---|---|---|"]
-        table += [f"| {r['statement']} | {r['predicted']} | {measured(r)} | {r['verdict']} |" for _, r in rows.iterrows()]
+        table += [
+            f"| {r['statement']} | {r['predicted']} | {measured(r)} | {r['verdict']} |" for _, r in rows.iterrows()
+        ]
         command = f"`richscape figures {name} --scale {scale} --out runs/figures`"
         parts.append(f"## {figure.title}")
         parts.append(f"![{figure.title}](images/{name}.png)")

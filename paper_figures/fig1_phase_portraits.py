@@ -7,6 +7,8 @@ grid, with the same exact boundaries, nowhere shifted, and the boundaries that w
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -64,7 +66,7 @@ def _shade_trainable(ax: Axes, gamma: NDArray[np.float64], low: NDArray[np.float
     across = np.stack([gamma, gamma])
     mesh = ax.pcolormesh(across, np.stack([low, high]), np.zeros(across.shape), shading="gouraud", rasterized=True)
     mesh.set_array(None)
-    mesh.set_facecolor(np.concatenate([shades, shades]))
+    mesh.set_facecolor(list(map(tuple, np.concatenate([shades, shades]))))
 
 
 def draw_schematic(ax: Axes, loss: str, depth: int = 3) -> None:
@@ -119,7 +121,7 @@ def _name_regions(
         return float(np.exp(np.interp(np.log(one), np.log(gamma), np.log(values))))
 
     inside = lambda one: float(np.sqrt(at(lows[-1], one) * at(crit, one)))  # noqa: E731
-    bold = {"ha": "center", "va": "center", "fontweight": "bold"}
+    bold: dict[str, Any] = {"ha": "center", "va": "center", "fontweight": "bold"}
     ax.text(5e-2, inside(5e-2), "lazy", rotation=40, color=gamma_colour(1e-4), bbox=PLATE, **bold)
     ax.text(2.5, inside(2.5), "rich", rotation=32, color="#9c1f6e", bbox=PLATE, **bold)
     ax.text(1.2e3, inside(1.2e3), "ultra-rich", rotation=18, color="#a04a10", bbox=PLATE, **bold)
@@ -132,7 +134,7 @@ def _name_regions(
         )  # fmt: skip
     else:
         ax.text(1.2e-3, float(np.sqrt(at(crit, 1.2e-3) * at(top, 1.2e-3))), "catapult", rotation=32, **bold)
-    quiet = {"fontsize": 8, "ha": "center"}
+    quiet: dict[str, Any] = {"fontsize": 8, "ha": "center"}
     ax.text(1.1e-3, at(crit, 1.1e-3) * (0.11 if loss == "mse" else 0.1), r"$\gamma^{2}$", **quiet)
     ax.text(4e3, at(top, 4e3) * 3.0, r"$\gamma^{2/L}$", **quiet)
     if loss != "mse":

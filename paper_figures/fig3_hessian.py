@@ -7,6 +7,8 @@ rich network; in c) as many stand apart as there are classes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
@@ -98,7 +100,9 @@ def draw_spectrum(ax: Axes, landscape: xr.Dataset, gamma: float) -> float:
     for rank in range(run.sizes["rank"]):
         values = run["eigenvalue"].isel(rank=rank).values
         inside = rank < classes
-        look = {"color": gamma_colour(float(run["gamma"])), "lw": 1.2} if inside else {"color": QUIET, "lw": 0.7}
+        look: dict[str, Any] = (
+            {"color": gamma_colour(float(run["gamma"])), "lw": 1.2} if inside else {"color": QUIET, "lw": 0.7}
+        )
         ax.plot(steps, np.where(values > 0, values, np.nan), **look)
     ax.set(xscale="log", yscale="log", xlabel="step $t+1$", ylabel="Hessian eigenvalue")
     ax.plot([], [], color=gamma_colour(float(run["gamma"])), label=f"first {classes}: as many as classes")

@@ -110,7 +110,7 @@ def figure(landscape: xr.Dataset, matrix: NDArray[np.float64]) -> Figure:
     """
     with house_style():
         fig = plt.figure(figsize=(8.6, 6.4), layout="constrained")
-        upper, lower = fig.subfigures(2, 1, height_ratios=(0.9, 1.0))
+        upper, lower = np.asarray(fig.subfigures(2, 1, height_ratios=(0.9, 1.0)))
         for place, (ax, (name, *pair)) in enumerate(zip(upper.subplots(1, 3), PAIRS, strict=True)):
             draw_pair(ax, landscape, (pair[0], pair[1]))
             if place:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from simulate import ScalingFit
@@ -156,6 +156,19 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, t
         return mean, (-math.inf, math.inf)
     half = float(stats.t.ppf(0.5 + confidence / 2, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
     return mean, (mean - half, mean + half)
+
+
+def known_mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Mean of what is known along an axis.
+
+    Args:
+        values: any shape; NaN where nothing is known.
+        axis: along which.
+
+    Returns:
+        The means; NaN where nothing is known.
+    """
+    return np.ma.masked_invalid(values).mean(axis).filled(np.nan)
 
 
 def above(interval: tuple[float, float], threshold: float) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -63,9 +64,7 @@ def save_figure(store: RunDirectory, name: str, figure: Figure, provenance: Prov
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of old time stamps in fonts
     with house_style():  # resolution, fonts and the salt of an SVG's names are looked up when it is saved
         for suffix in ("png", "svg", "pdf"):
-            words = provenance.metadata(suffix)
-            out.append(
-                store.write_with(f"{name}.{suffix}", lambda path, words=words: figure.savefig(path, metadata=words))
-            )
+            write = partial(figure.savefig, metadata=provenance.metadata(suffix))
+            out.append(store.write_with(f"{name}.{suffix}", write))
     plt.close(figure)
     return out

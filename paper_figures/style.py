@@ -118,7 +118,7 @@ def gamma_bar(figure: Figure, axes: Axes | list[Axes]) -> Colorbar:
     bar = figure.colorbar(ScalarMappable(GAMMA_NORM, GAMMA_MAP), ax=axes, pad=0.02, aspect=26)
     bar.ax.yaxis.set_major_locator(LogLocator(base=100))
     bar.ax.yaxis.set_minor_locator(NullLocator())
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.set_title(r"$\gamma$", fontsize=11)
     for height, name in ((0.06, "lazy"), (0.94, "rich")):
         bar.ax.text(0.5, height, name, transform=bar.ax.transAxes, rotation=90, ha="center", va="center", color="white")

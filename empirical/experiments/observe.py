@@ -171,8 +171,8 @@ def _blocks(
     for one in np.unique(seed):
         chosen = np.nonzero(seed == one)[0]
         for part in np.array_split(chosen, -(-len(chosen) // LARGEST_BLOCK)):
-            columns = (tuple(values[part].tolist()) for values in cells)
-            out[ObservedBlock(config, *columns, measurements=what)] = part
+            gamma, eta, seeds = (tuple(values[part].tolist()) for values in cells)
+            out[ObservedBlock(config, gamma, eta, seeds, measurements=what)] = part
     return out
 
 
@@ -247,11 +247,13 @@ def _join(pieces: list[tuple[NDArray[np.intp], ObservedResult]]) -> ObservedResu
     cells = {
         name: np.concatenate([part.cells.fields()[name] for part in parts])[back] for name in parts[0].cells.fields()
     }
-    curves = [np.concatenate([getattr(p, name) for p in parts])[back] for name in ("loss_curve", "accuracy_curve")]
+    losses, accuracies = (
+        np.concatenate([getattr(p, name) for p in parts])[back] for name in ("loss_curve", "accuracy_curve")
+    )
     measured = {}
     for name in {name for part in parts for name in part.measured}:
         shape = next(part.measured[name].shape[1:] for part in parts if name in part.measured)
         missing = (np.full((len(part.cells.outcome), *shape), np.nan) for part in parts)
         filled = [part.measured.get(name, empty) for part, empty in zip(parts, missing, strict=True)]
         measured[name] = np.concatenate(filled)[back]
-    return ObservedResult(CellResults(**cells), parts[0].curve_steps, *curves, measured=measured)
+    return ObservedResult(CellResults(**cells), parts[0].curve_steps, losses, accuracies, measured)

@@ -130,7 +130,7 @@ def convergent_eta(portrait: PhasePortrait, rank: int = 2) -> NDArray[np.float64
         η of each γ, shape ``(gamma,)``; NaN where fewer than ``rank`` converge.
     """
     outcome = portrait.data["outcome"].values
-    good = np.isin(outcome, (Outcome.TRAINED, Outcome.CATAPULT)).all(axis=-1)
+    good = np.asarray(np.isin(outcome, (Outcome.TRAINED, Outcome.CATAPULT)).all(axis=-1))
     eta = portrait.data["eta"].values
     picked = [np.nonzero(row)[0] for row in good]
     return np.array([eta[places[-rank]] if len(places) >= rank else np.nan for places in picked])

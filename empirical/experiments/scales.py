@@ -78,7 +78,8 @@ class Scale:
         return {"command": "figures"} | asdict(self)
 
 
-_MLP, _CNN = {"depth": 3, "width": 64}, {"arch": "cnn", "depth": 3, "width": 16, "loss": "cross-entropy"}
+_MLP: dict[str, Any] = {"depth": 3, "width": 64}
+_CNN: dict[str, Any] = {"arch": "cnn", "depth": 3, "width": 16, "loss": "cross-entropy"}
 
 SCALES: dict[str, Scale] = {
     "quick": Scale(

@@ -17,6 +17,7 @@ from paper_figures.ledger import (
     Claim,
     Finding,
     above,
+    known_mean,
     mean_interval,
     of_fit,
     share_interval,
@@ -83,7 +84,9 @@ def richer_is_no_worse(curves: xr.Dataset) -> Finding:
         The finding.
     """
     gain = _advantage(curves, -1)
-    best = int(np.nanargmax(np.nanmean(gain, axis=1)))
+    if not np.isfinite(gain).any():
+        return Finding("≥ 0", math.nan, NOTHING, UNDETERMINED, "no γ above 3 trains")
+    best = int(np.argmax(np.nan_to_num(known_mean(gain, 1), nan=-np.inf)))
     mean, interval = mean_interval(gain[best])
     gamma = curves["gamma"].values[curves["gamma"].values > 3][best]
     detail = f"accuracy at γ = {gamma:.3g} less that at γ = 1, T = {int(curves['budget'][-1])}"
@@ -194,7 +197,7 @@ def collapse_in_tau(landscape: xr.Dataset) -> Finding:
             eta=landscape["eta"].values[chosen], gamma=gamma[chosen],
         )  # fmt: skip
         if found.determined:
-            gains.append(np.log(found.pairs["median_before"] / found.pairs["median"]).to_numpy())
+            gains.append(np.log((found.pairs["median_before"] / found.pairs["median"]).to_numpy()))
     if not gains:
         return Finding("≫ 1", math.nan, NOTHING, UNDETERMINED, "no τ in common")
     # pairs share runs: the interval is over neighbours in γ, each pair averaged over seeds

@@ -17,6 +17,7 @@ from paper_figures.ledger import (
     Claim,
     Finding,
     above,
+    known_mean,
     mean_interval,
     of_fit,
     share_interval,
@@ -82,7 +83,7 @@ def rich_grows(landscape: xr.Dataset) -> Finding:
     first, last = (some["eigenvalue"].isel(spectrum_step=i, rank=classes).values for i in (0, -1))
     with np.errstate(invalid="ignore", divide="ignore"):
         growth = np.log(np.where((first > 0) & (last > 0), last / first, np.nan))
-    mean, interval = mean_interval(np.nanmean(growth, axis=-1) if np.isfinite(growth).any() else [])
+    mean, interval = mean_interval(known_mean(growth, -1))
     ends = (math.exp(interval[0]), math.exp(interval[1])) if np.isfinite(mean) else NOTHING
     detail = f"eigenvalue {classes + 1} at the end over that at the start, γ ≥ 100"
     return Finding("> 1", math.exp(mean), ends, above(ends, 1.0), detail)
@@ -132,7 +133,7 @@ def lazy_differs_from_rich(landscape: xr.Dataset) -> Finding:
 def alignment_grows(landscape: xr.Dataset) -> Finding:
     """Supported when the alignment at the end is larger for γ ≥ 100 than for γ ≤ 0.01 (95 %, seeds)."""
     end, gamma = landscape["alignment"].isel(step=-1).values, landscape["gamma"].values
-    mean, interval = mean_interval(np.nanmean(end[gamma >= 1e2], axis=0) - np.nanmean(end[gamma <= LAZY_TO], axis=0))
+    mean, interval = mean_interval(known_mean(end[gamma >= 1e2], 0) - known_mean(end[gamma <= LAZY_TO], 0))
     return Finding("> 0", mean, interval, above(interval, 0.0), "mean alignment of γ ≥ 100 less that of γ ≤ 0.01")
 
 

@@ -13,7 +13,7 @@ from empirical.experiments.analysis import apex_slope, budget_slopes
 from empirical.experiments.plane import Plane
 from empirical.phenomena.bump import measure_bump
 from empirical.trace import default_window, law_of
-from paper_figures.ledger import UNDETERMINED, Claim, Finding, above, of_fit
+from paper_figures.ledger import UNDETERMINED, Claim, Finding, above, mean_interval, of_fit
 from simulate import Outcome, PhasePortrait, fit_power_law
 from theory.errors import InputError
 
@@ -114,7 +114,7 @@ def apex_grows(apex: pd.DataFrame) -> Finding:
     fit = apex_slope(apex)
     found = of_fit(fit)
     law = f"{fit.predicted_window:.3g} (exact toy; L/(L−2) = 3 for T → ∞)" if np.isfinite(fit.predicted_window) else "3"
-    ratio = float(np.exp(np.nanmean(np.log(np.sqrt(apex["gamma_low"] * apex["gamma_high"]) / apex["toy"]))))
+    ratio = math.exp(mean_interval(np.log(np.sqrt(apex["gamma_low"] * apex["gamma_high"]) / apex["toy"]))[0])
     detail = f"T in [{apex['steps'].min()}, {apex['steps'].max()}], {fit.n_points} points; "
     detail += f"the networks' γ_max is {ratio:.2g} times the toy's" + (
         f": {fit.explanation}" if fit.explanation else ""
