@@ -79,8 +79,8 @@ def draw_sharpness(ax: Axes, landscape: xr.Dataset) -> None:
         edge = run["eigenvalue"].isel(rank=0).mean("seed") * float(run["eta"]) / 2
         ax.plot(steps, edge, color=gamma_colour(float(gamma)), marker="o", ms=3)
     ax.axhline(1, **THEORY)
-    ax.annotate("edge of stability", (0.02, 1), xycoords=("axes fraction", "data"), xytext=(0, 3),
-                textcoords="offset points", fontsize=8)  # fmt: skip
+    ax.annotate("edge of stability", (0.98, 1), xycoords=("axes fraction", "data"), xytext=(0, -10),
+                textcoords="offset points", fontsize=8, ha="right")  # fmt: skip
     ax.set(xscale="log", yscale="log", xlabel="step $t+1$", ylabel=r"$\eta\,\lambda_{\max}/2$")
 
 
@@ -107,7 +107,7 @@ def draw_spectrum(ax: Axes, landscape: xr.Dataset, gamma: float) -> float:
     ax.set(xscale="log", yscale="log", xlabel="step $t+1$", ylabel="Hessian eigenvalue")
     ax.plot([], [], color=gamma_colour(float(run["gamma"])), label=f"first {classes}: as many as classes")
     ax.plot([], [], color=QUIET, lw=0.8, label=f"the next {run.sizes['rank'] - classes}")
-    ax.legend(loc="best")
+    ax.legend(loc="upper left", frameon=True, framealpha=0.85, edgecolor="none", borderpad=0.2)
     return float(run["gamma"])
 
 

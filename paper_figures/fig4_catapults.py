@@ -42,15 +42,15 @@ def draw_catapults(ax: Axes, catapults: xr.Dataset) -> None:
     t = catapults["step"].values
     for g, gamma in enumerate(catapults["gamma"].values):
         have = np.nonzero(rung.values[g] >= 0)[0]
-        if len(have):
+        if len(have) and gamma <= 1:
             run = catapults.isel(gamma=g, seed=have[0], rate=int(rung.values[g, have[0]]))
             ax.plot(t, run["loss"] / float(run["start"]), color=gamma_colour(float(gamma)), lw=1.2)
-        elif gamma > 1:
+        elif gamma > 10:
             # no catapult at any rung: the highest rung that trains
             trained = np.nonzero(catapults["outcome"].values[g, :, 0] == 2)[0]
             if len(trained):
                 run = catapults.isel(gamma=g, seed=0, rate=int(trained[-1]))
-                ax.plot(t, run["loss"] / float(run["start"]), color=gamma_colour(float(gamma)), lw=0.9, alpha=0.8)
+                ax.plot(t, run["loss"] / float(run["start"]), color=gamma_colour(float(gamma)), lw=0.8, alpha=0.6)
     ax.axhline(1, color=QUIET, lw=0.8, dashes=(2, 2))
     ax.set(yscale="log", xlabel="step $t$", ylabel=r"loss / $\mathcal{L}_0$", xlim=(0, SHOWN_STEPS))
     ax.set_xlim(0, min(SHOWN_STEPS, int(t[-1])))
@@ -138,6 +138,6 @@ def figure(catapults: xr.Dataset, fit: ScalingFit, landscape: xr.Dataset, found:
         panel(axes[0, 1], "b", "height of the catapults")
         draw_plateaus(axes[1, 0], axes[1, 1], landscape, found)
         panel(axes[1, 0], "c", r"large $\gamma$: plateau, drop, steps")
-        panel(axes[1, 1], "d", "the kernel turns first")
+        panel(axes[1, 1], "d", "alignment of the last layer's kernel")
         gamma_bar(fig, [axes[0, 1], axes[1, 1]])
     return fig

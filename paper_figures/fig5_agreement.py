@@ -89,8 +89,8 @@ def draw_alignment(ax: Axes, landscape: xr.Dataset) -> None:
     low, high = end.min("seed").values, end.max("seed").values
     ax.plot(gamma, mean, color=QUIET, lw=1.0, zorder=2)
     for one, value, least, most in zip(gamma, mean, low, high, strict=True):
-        ax.errorbar(one, value, yerr=[[max(value - least, 0.0)], [max(most - value, 0.0)]], fmt="o", ms=4.5, capsize=1.5,
-                    color=gamma_colour(float(one)))  # fmt: skip
+        spread = [[max(value - least, 0.0)], [max(most - value, 0.0)]]  # rounding may leave −1e-17
+        ax.errorbar(one, value, yerr=spread, fmt="o", ms=4.5, capsize=1.5, color=gamma_colour(float(one)))
     ax.axhline(float(start.mean()), color=INK, lw=1.0, dashes=(4, 2.5), label="at the start")
     ax.plot([], [], "o-", color=QUIET, ms=4.5, label="at the end of training")
     ax.set(xscale="log", xlabel=r"feature-learning strength $\gamma$", ylabel="kernel–target alignment")

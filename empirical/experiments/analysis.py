@@ -123,12 +123,13 @@ class Plateau:
     silent: SilentAlignment
 
 
-def plateaus(landscape: xr.Dataset, least: float = RICH_FROM) -> list[Plateau]:
+def plateaus(landscape: xr.Dataset, least: float = RICH_FROM, alignment: str = "alignment") -> list[Plateau]:
     """Plateaus of the rich runs.
 
     Args:
         landscape: as ``run_landscape`` gives it.
         least: γ from which on runs count.
+        alignment: ``alignment`` or ``centred_alignment``.
 
     Returns:
         One entry a γ and seed.
@@ -140,24 +141,24 @@ def plateaus(landscape: xr.Dataset, least: float = RICH_FROM) -> list[Plateau]:
             t, loss, eta = run["step"].values, run["loss"].values, float(run["eta"])
             left = plateau_exit(t, loss, eta=eta, gamma=float(gamma))
             # before the first step f = 0: the loss is known, the kernel too
-            turned = silent_alignment(t, loss, run["alignment"].values)
+            turned = silent_alignment(t, loss, run[alignment].values)
             out.append(Plateau(float(gamma), int(seed), left, turned))
     return out
 
 
 def catapult_fit(catapults: xr.Dataset) -> ScalingFit:
-    """Slope of the height of the highest catapults against γ.
+    """Slope of the height of the highest catapults against γ, up to γ = 1.
 
     Args:
         catapults: as ``run_catapults`` gives it.
 
     Returns:
-        The fit of log(peak / L₀) over every γ and seed that has one; the two-layer map predicts −2 for γ ≪ 1.
+        The fit of log(peak / L₀) over every γ ≤ 1 and seed that has one; the two-layer map predicts −2 for γ ≪ 1.
     """
     height = highest_catapults(catapults)["height"]
     g, s = (index.ravel() for index in np.indices(height.shape))
     values = height.values.ravel()
-    good = np.isfinite(values)
+    good = np.isfinite(values) & (height["gamma"].values[g] <= 1.0)
     return fit_power_law(
         height["gamma"].values[g][good], values[good], seed=height["seed"].values[s][good], predicted=-2.0
     )

@@ -41,7 +41,7 @@ class LandscapeConfig:
 
 
 def _with_ends(steps: int, points: int) -> tuple[int, ...]:
-    return (*(int(step) for step in log_spaced_steps(steps, points)), steps)
+    return (*(int(step) for step in log_spaced_steps(steps, points)[:-1]), steps)  # its own last one is T − 1
 
 
 def run_landscape(config: LandscapeConfig, plane: Plane, lab: Lab) -> xr.Dataset:
@@ -53,7 +53,7 @@ def run_landscape(config: LandscapeConfig, plane: Plane, lab: Lab) -> xr.Dataset
         lab: who runs it.
 
     Returns:
-        ``loss`` (on the sample), ``alignment``, ``raw`` (F − F₀ over example, class), each over gamma, seed, step;
+        ``loss`` (on the sample), ``alignment``, ``centred_alignment``, ``raw`` (F − F₀ over example, class), each over gamma, seed, step;
         ``eigenvalue`` over gamma, seed, spectrum_step, rank; ``eta`` over gamma.
     """
     training = replace(plane.config.training, steps=config.steps)
@@ -64,7 +64,13 @@ def run_landscape(config: LandscapeConfig, plane: Plane, lab: Lab) -> xr.Dataset
     g, s = (index.ravel() for index in np.indices((len(gamma), len(seeds))))
     steps, spectra = _with_ends(config.steps, config.points), _with_ends(config.steps, config.spectrum_points)
     what = Measurements(
-        steps=(("test_loss", steps), ("alignment", steps), ("raw_outputs", steps), ("eigenvalues", spectra)),
+        steps=(
+            ("test_loss", steps),
+            ("alignment", steps),
+            ("centred_alignment", steps),
+            ("raw_outputs", steps),
+            ("eigenvalues", spectra),
+        ),
         examples=config.examples,
         eigenvalues=config.eigenvalues,
     )
@@ -80,6 +86,7 @@ def run_landscape(config: LandscapeConfig, plane: Plane, lab: Lab) -> xr.Dataset
         {
             "loss": ((*axes, "step"), grid("test_loss")),
             "alignment": ((*axes, "step"), grid("alignment")),
+            "centred_alignment": ((*axes, "step"), grid("centred_alignment")),
             "raw": ((*axes, "step", "example", "class"), grid("raw_outputs")),
             "eigenvalue": ((*axes, "spectrum_step", "rank"), grid("eigenvalues")),
             "eta": ("gamma", eta),

@@ -95,11 +95,20 @@ def alignment(networks: Networks, sample: Sample) -> NDArray[np.float64]:
     return np.asarray(kernel_target_alignment(last_layer_kernel(networks, sample.x), sample.y), dtype=np.float64)
 
 
+def centred_alignment(networks: Networks, sample: Sample) -> NDArray[np.float64]:
+    """The same of the centred kernel, which the mean representation does not count in, shape ``(cells,)``."""
+    from empirical.measure.kernels import kernel_target_alignment, last_layer_kernel
+
+    kernel = last_layer_kernel(networks, sample.x)
+    return np.asarray(kernel_target_alignment(kernel, sample.y, centered=True), dtype=np.float64)
+
+
 MEASURES: dict[str, Callable[[Networks, Sample], NDArray[np.float64]]] = {
     "raw_outputs": raw_outputs,
     "test_accuracy": test_accuracy,
     "test_loss": test_loss,
     "eigenvalues": eigenvalues,
     "alignment": alignment,
+    "centred_alignment": centred_alignment,
 }
 """By the name that a measurement plan gives them."""

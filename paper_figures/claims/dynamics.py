@@ -138,8 +138,17 @@ def no_rich_catapults(catapults: xr.Dataset) -> Finding:
 
 def alignment_first(landscape: xr.Dataset) -> Finding:
     """Supported when the loss is half-way later than the alignment: mean log ratio above 0 (95 %, over γ ≥ 10)."""
+    return _lead(landscape, "alignment")
+
+
+def centred_alignment_first(landscape: xr.Dataset) -> Finding:
+    """Supported when the loss is half-way later than the centred alignment: mean log ratio above 0 (95 %, γ ≥ 10)."""
+    return _lead(landscape, "centred_alignment")
+
+
+def _lead(landscape: xr.Dataset, alignment: str) -> Finding:
     leads: dict[float, list[float]] = {}
-    for one in plateaus(landscape):
+    for one in plateaus(landscape, alignment=alignment):
         if one.silent.determined and 0 < one.silent.lead < math.inf:
             leads.setdefault(one.gamma, []).append(math.log(one.silent.lead))
     if len(leads) < 3:
@@ -182,7 +191,7 @@ def staircases(landscape: xr.Dataset) -> Finding:
 def collapse_in_tau(landscape: xr.Dataset) -> Finding:
     """Supported when raw outputs of γ ≥ 100 are twice as near at equal τ as at equal t (95 %, over pairs of γ).
 
-    The number is the geometric mean over pairs of the ratio of median distances.
+    Up to the τ at which the first of them has lost a tenth of its loss: later F ~ γ. The number is the geometric mean over pairs of the ratio of median distances.
 
     Returns:
         The finding.
@@ -190,11 +199,15 @@ def collapse_in_tau(landscape: xr.Dataset) -> Finding:
     gains = []
     gamma = landscape["gamma"].values
     chosen = np.nonzero(gamma >= 1e2)[0]
+    exits = [one.exit.tau for one in plateaus(landscape, 1e2) if one.exit.determined]
+    if len(exits) < 2:
+        return Finding("≫ 1", math.nan, NOTHING, UNDETERMINED, "no plateau is left")
+    end = min(exits)
     for seed in range(landscape.sizes["seed"]):
         raw = landscape["raw"].isel(seed=seed, gamma=chosen).values
         found = curve_collapse(
             landscape["step"].values, [run.reshape(len(run), -1) for run in raw],
-            eta=landscape["eta"].values[chosen], gamma=gamma[chosen],
+            eta=landscape["eta"].values[chosen], gamma=gamma[chosen], window=(0.0, end),
         )  # fmt: skip
         if found.determined:
             gains.append(np.log((found.pairs["median_before"] / found.pairs["median"]).to_numpy()))
@@ -223,6 +236,8 @@ DYNAMICS: tuple[Claim, ...] = (
           no_rich_catapults),
     Claim("silent-alignment", "at large γ the kernel turns to the task before the loss drops", f"{PAPER}, figure 4",
           "fig4", ("landscape",), alignment_first),
+    Claim("silent-alignment-centred", "the same of the centred kernel", f"{PAPER}, figure 4", "fig4", ("landscape",),
+          centred_alignment_first),
     Claim("plateau", "the plateau's length in τ does not depend on γ ≫ 1 (L > 2)", f"{PAPER}; theory/escape.py",
           "fig4", ("landscape",), plateau_in_tau),
     Claim("staircase", "at large γ the loss sometimes drops in several steps", f"{PAPER}, figure 4", "fig4",

@@ -69,7 +69,7 @@ def best_eta(portrait: PhasePortrait) -> NDArray[np.float64]:
 
 def _best(regime: str, symbol: str) -> Callable[[Plane], Finding]:
     def judge(plane: Plane) -> Finding:
-        """Supported when the 95 % interval of the slope of η* over γ ≤ 0.03 (lazy) or γ ≥ 10 (rich) holds 2 or 2/L.
+        """Supported when the 95 % interval of the slope of η* over the fit window of η_crit holds 2 or 2/L.
 
         η* is the learning rate of least final loss, between the points of the grid; the interval is from its scatter.
         Undetermined as for the boundaries.
@@ -78,12 +78,12 @@ def _best(regime: str, symbol: str) -> Callable[[Plane], Finding]:
             The finding.
         """
         gamma, eta = plane.portrait.data["gamma"].values, best_eta(plane.portrait)
-        window = (float(gamma[0]), 0.03) if regime == "lazy" else (10.0, float(gamma[-1]))
-        good = np.isfinite(eta)
+        window, good = plane.config.window(regime, "eta_crit"), np.isfinite(eta)
         predicted = 2.0 if regime == "lazy" else 2.0 / plane.config.training.depth
-        if not good.any() or not window[0] < window[1]:
+        if window is None or not good.any():
             return of_fit(None, symbol=symbol)
-        return of_fit(fit_power_law(gamma[good], eta[good], window=window, predicted=predicted), symbol=symbol)
+        fit = fit_power_law(gamma[good], eta[good], window=(window.low, window.high), predicted=predicted)
+        return of_fit(fit, symbol=symbol)
 
     return judge
 

@@ -71,6 +71,10 @@ def make_landscape(
     data = {
         "loss": (("gamma", "seed", "step"), np.broadcast_to(0.5 * (1 - 0.9 * progress), (g, s, len(steps)))),
         "alignment": (("gamma", "seed", "step"), np.broadcast_to(0.3 + rise * turn, (g, s, len(steps)))),
+        "centred_alignment": (
+            ("gamma", "seed", "step"),
+            np.broadcast_to(0.1 + rise * turn, (g, s, len(steps))),
+        ),
         "raw": (("gamma", "seed", "step", "example", "class"), raw),
         "eigenvalue": (("gamma", "seed", "spectrum_step", "rank"), eigenvalue),
         "eta": ("gamma", np.where(GAMMA < 1, GAMMA**2, GAMMA)),

@@ -32,7 +32,8 @@ def test_ids_are_unique_and_every_rule_says_when_it_is_supported():
 @pytest.mark.parametrize("name", [
     "eta-crit-lazy-mse", "eta-crit-rich-mse", "eta-fail-lazy-mse", "eta-max-lazy-ce", "eta-max-rich-ce",
     "eta-min-budget-lazy", "eta-min-budget-rich", "power-law-lazy", "power-law-rich", "power-laws-differ",
-    "accuracy-rich", "accuracy-budget", "catapult-height", "catapult-rich", "silent-alignment", "sharpness-lazy",
+    "accuracy-rich", "accuracy-budget", "catapult-height", "catapult-rich", "silent-alignment",
+    "silent-alignment-centred", "sharpness-lazy",
     "sharpness-rich", "outliers-lazy", "hessian-lazy-constant", "hessian-rich-grows", "lazy-agree", "rich-agree",
     "lazy-not-rich", "alignment-gamma",
 ])  # fmt: skip
