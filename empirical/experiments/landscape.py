@@ -53,8 +53,8 @@ def run_landscape(config: LandscapeConfig, plane: Plane, lab: Lab) -> xr.Dataset
         lab: who runs it.
 
     Returns:
-        ``loss`` (on the sample), ``alignment``, ``centred_alignment``, ``raw`` (F − F₀ over example, class), each over gamma, seed, step;
-        ``eigenvalue`` over gamma, seed, spectrum_step, rank; ``eta`` over gamma.
+        ``loss`` (on the sample), ``alignment``, ``centred_alignment``, ``raw`` (F − F₀ over example, class), each over
+        gamma, seed, step; ``eigenvalue`` over gamma, seed, spectrum_step, rank; ``eta`` over gamma.
     """
     training = replace(plane.config.training, steps=config.steps)
     eta = convergent_eta(plane.portrait)[:: config.every]

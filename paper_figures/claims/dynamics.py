@@ -191,7 +191,8 @@ def staircases(landscape: xr.Dataset) -> Finding:
 def collapse_in_tau(landscape: xr.Dataset) -> Finding:
     """Supported when raw outputs of γ ≥ 100 are twice as near at equal τ as at equal t (95 %, over pairs of γ).
 
-    Up to the τ at which the first of them has lost a tenth of its loss: later F ~ γ. The number is the geometric mean over pairs of the ratio of median distances.
+    Up to the τ at which the first of them has lost a tenth of its loss: later F ~ γ. The number is the geometric mean
+    over pairs of the ratio of median distances.
 
     Returns:
         The finding.

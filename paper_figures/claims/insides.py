@@ -92,6 +92,8 @@ def rich_grows(landscape: xr.Dataset) -> Finding:
 def _pairs(landscape: xr.Dataset, chosen: np.ndarray) -> np.ndarray:
     """Mean R² over the pairs of some γ, one number a seed."""
     f = outputs_at_end(landscape)[chosen]
+    if len(f) < 2:
+        return np.empty(0)
     off = ~np.eye(len(f), dtype=bool)
     return np.array([output_agreement(one[:, None], one[None]).r2[off].mean() for one in np.moveaxis(f, 1, 0)])
 
@@ -120,9 +122,9 @@ def lazy_differs_from_rich(landscape: xr.Dataset) -> Finding:
     """Supported when lazy pairs agree better than lazy with rich ones: the difference of mean R² is above 0 (seeds)."""
     gamma = landscape["gamma"].values
     out = []
-    for seed in range(landscape.sizes["seed"]):
+    lazy, rich = gamma <= LAZY_TO, gamma >= 1e2
+    for seed in range(landscape.sizes["seed"] if lazy.sum() > 1 and rich.any() else 0):
         matrix = agreement_matrix(landscape.isel(seed=[seed]))
-        lazy, rich = gamma <= LAZY_TO, gamma >= 1e2
         block = matrix[np.ix_(lazy, lazy)]
         within = block[~np.eye(len(block), dtype=bool)].mean()
         out.append(within - matrix[np.ix_(lazy, rich)].mean())
