@@ -531,6 +531,8 @@ class Figures:
     """Which figures: fig1 … fig5, or all."""
     scale: Literal["quick", "full"] = "quick"
     """quick: minutes on two cores. full: wider, longer, more seeds; for a GPU, or a night."""
+    first_seed: int = 0
+    """Seed of the first networks and data; another one repeats everything on unseen ones."""
     device: str = "cpu"
     """Where to train: cpu, cuda, cuda:1, mps; several with commas between them (cuda:0,cuda:1), or cuda:all."""
     workers: int | None = None
@@ -547,7 +549,7 @@ class Figures:
 
         names = chosen_figures(self.names)
         kind, devices = device_list(self.device)
-        scale = SCALES[self.scale].on(kind)
+        scale = SCALES[self.scale].from_seed(self.first_seed).on(kind)
         store = RunDirectory(self.out, scale.describe())
         workers = default_workers(devices) if self.workers is None else self.workers
         with Runner(workers, devices) as runner, _Progress() as progress:
