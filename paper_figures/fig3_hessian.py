@@ -59,7 +59,7 @@ def draw_final(ax: Axes, landscape: xr.Dataset, fits: dict[str, ScalingFit]) -> 
         ax.plot(across, law, **THEORY)
         ax.plot(across, fit(across), color=INK, lw=1.6, zorder=5)
         side, place = ("left", (0.3, 0.88)) if regime == "lazy" else ("right", (0.99, 0.52))
-        text = rf"{regime}: predicted ${power}$" + "\n" + f"fitted {slope_label(fit)}"
+        text = rf"{regime}: predicted ${power}$" + "\n" + f"fitted {slope_label(fit)}".replace("-", "−")
         ax.text(*place, text, fontsize=8, ha=side, va="bottom", transform=ax.transAxes)
     ax.set(xscale="log", yscale="log", xlabel=r"feature-learning strength $\gamma$", ylabel="Hessian eigenvalue")
     log_ticks(ax.xaxis)
@@ -107,7 +107,9 @@ def draw_spectrum(ax: Axes, landscape: xr.Dataset, gamma: float) -> float:
     ax.set(xscale="log", yscale="log", xlabel="step $t+1$", ylabel="Hessian eigenvalue")
     ax.plot([], [], color=gamma_colour(float(run["gamma"])), label=f"first {classes}: as many as classes")
     ax.plot([], [], color=QUIET, lw=0.8, label=f"the next {run.sizes['rank'] - classes}")
-    ax.legend(loc="upper left", frameon=True, framealpha=0.85, edgecolor="none", borderpad=0.2)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high * (high / low) ** 0.22)  # room for the legend
+    ax.legend(loc="upper left", borderpad=0.2)
     return float(run["gamma"])
 
 
