@@ -190,10 +190,8 @@ def deep_runs():
 
 def test_rich_networks_sharpen_and_lazy_ones_do_not():
     runs = deep_runs()
-    found = [
-        progressive_sharpening(runs.step.values, runs.sharpness[i], eta=float(runs.eta[i]))
-        for i in range(runs.cell.size)
-    ]
+    curves = zip(runs.sharpness, runs.eta.values, strict=True)
+    found = [progressive_sharpening(runs.step.values, curve, eta=float(eta)) for curve, eta in curves]
     lazy, *rich = found
     constant = runs.sharpness[0]
     assert float(constant.max() / constant.min()) - 1 < 2e-3  # [3·10⁻⁴]
