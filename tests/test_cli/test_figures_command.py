@@ -82,7 +82,7 @@ def test_an_unknown_figure_is_refused_before_anything_is_made(run, tmp_path):
 
 def test_measured_cells_train_as_those_of_a_sweep():
     """The probe is shown the networks and changes nothing: bit for bit the outcome of an unobserved run."""
-    from empirical.experiments.observe import Measurements, observe
+    from empirical.observe import Measurements, observe
 
     config = TINY.mse.training
     gamma, eta, seed = np.array([0.1, 1.0, 10.0]), np.array([0.01, 0.1, 1.0]), np.array([0, 1, 0])
