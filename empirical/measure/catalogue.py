@@ -140,6 +140,21 @@ def centred_alignment(networks: Networks, sample: Sample) -> NDArray[np.float64]
     return np.asarray(kernel_target_alignment(kernel, sample.y, centered=True), dtype=np.float64)
 
 
+def cka_start(networks: Networks, sample: Sample) -> NDArray[np.float64]:
+    """CKA of the last layer's kernel with the one at θ₀, shape ``(cells,)``."""
+    from empirical.measure.kernels import cka, last_layer_kernel
+
+    start = last_layer_kernel(networks.at_start().select(np.array([0])), sample.x)
+    return cka(last_layer_kernel(networks, sample.x), start)
+
+
+def last_kernel(networks: Networks, sample: Sample) -> NDArray[np.float64]:
+    """The last layer's kernel itself, shape ``(cells, examples, examples)``."""
+    from empirical.measure.kernels import last_layer_kernel
+
+    return last_layer_kernel(networks, sample.x)
+
+
 MEASURES: dict[str, Callable[[Networks, Sample], NDArray[np.float64]]] = {
     "raw_outputs": raw_outputs,
     "test_accuracy": test_accuracy,
@@ -149,5 +164,7 @@ MEASURES: dict[str, Callable[[Networks, Sample], NDArray[np.float64]]] = {
     "euler_degree": euler_degree,
     "alignment": alignment,
     "centred_alignment": centred_alignment,
+    "cka_start": cka_start,
+    "last_kernel": last_kernel,
 }
 """By the name that a measurement plan gives them."""

@@ -41,7 +41,7 @@ def drawn(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(scales.SCALES, "quick", TINY)
-        ran = run("figures", "all", "--workers", "1", "--out", folder)
+        ran = run("figures", "main", "--workers", "1", "--out", folder)
     assert ran.code == 0, ran.err
     return folder, ran
 
@@ -68,7 +68,7 @@ def test_a_second_call_trains_nothing_and_says_the_same(drawn, run, monkeypatch)
 
     monkeypatch.setitem(scales.SCALES, "quick", TINY)
     monkeypatch.setattr("empirical.runners.train_block", refuse)
-    ran = run("figures", "all", "--workers", "1", "--out", folder)
+    ran = run("figures", "main", "--workers", "1", "--out", folder)
     assert ran.code == 0, ran.err
     assert {name: (folder / name).read_bytes() for name in before} == before
 
