@@ -537,6 +537,8 @@ class Figures:
     campaign: Path | None = None
     """Folder of campaigns (exponents.csv in it or below it) that appendix-degree and claims about every architecture
     are drawn from; the committed ones when not given."""
+    first_seed: int = 0
+    """Seed of the first networks and data; another one repeats everything on unseen ones."""
     device: str = "cpu"
     """Where to train: cpu, cuda, cuda:1, mps; several with commas between them (cuda:0,cuda:1), or cuda:all."""
     workers: int | None = None
@@ -556,7 +558,7 @@ class Figures:
         campaign = self.campaign or RESULTS
         names = chosen_figures(self.names, campaign=campaign)
         kind, devices = device_list(self.device)
-        scale = SCALES[self.scale].on(kind)
+        scale = SCALES[self.scale].from_seed(self.first_seed).on(kind)
         store = RunDirectory(self.out, scale.describe())
         workers = default_workers(devices) if self.workers is None else self.workers
         with Runner(workers, devices) as runner, _Progress() as progress:

@@ -198,6 +198,7 @@ def trace_networks(
     names: tuple[str, ...],
     *,
     seeds: int,
+    first_seed: int = 0,
     settings: TraceSettings = NETWORK_TRACE,
 ) -> dict[str, BoundaryPoints]:
     """Trace boundaries of the networks of a sweep.
@@ -210,7 +211,8 @@ def trace_networks(
         sweep: what is trained, and where results are kept.
         gamma: feature-learning strengths.
         names: boundaries to trace.
-        seeds: number of seeds, from 0.
+        seeds: number of seeds.
+        first_seed: the first of them.
         settings: spacings and resolution.
 
     Returns:
@@ -219,7 +221,7 @@ def trace_networks(
     config = sweep.config
     law = law_of(config)
     below = tuple(name for name in names if name != "eta_star") or ("eta_crit",)  # what is seen from below
-    recording, every = Recording(sweep.run_cells), tuple(range(seeds))
+    recording, every = Recording(sweep.run_cells), tuple(range(first_seed, first_seed + seeds))
     top = "eta_max" if "eta_max" in names else "eta_crit"
 
     def span(one: float) -> tuple[float, float]:

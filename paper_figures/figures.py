@@ -47,7 +47,7 @@ FIGURES: dict[str, PaperFigure] = {
             fig2.CAPTION,
         ),
         PaperFigure(
-            fig3.NAME, fig3.TITLE, ("landscape",), (),
+            fig3.NAME, fig3.TITLE, ("landscape",), ("spectra",),
             lambda d: fig3.figure(d["landscape"], sharpness_fits(d["landscape"])), fig3.CAPTION,
         ),
         PaperFigure(
@@ -161,7 +161,8 @@ def render(
         What was written.
     """
     scale, revision = experiments.scale, source_revision()
-    command = f"richscape figures {{figure}} --scale {scale.name} --out {store.path.name}"
+    other = f" --first-seed {scale.mse.first_seed}" if scale.mse.first_seed else ""
+    command = f"richscape figures {{figure}} --scale {scale.name}{other} --out {store.path.name}"
     data: dict[str, Any] = {}
     files: list[Path] = []
     seconds: dict[str, float] = {}

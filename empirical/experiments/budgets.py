@@ -28,6 +28,7 @@ class BudgetsConfig:
         budgets: T at which eta_min is traced.
         gamma: where it is traced.
         seeds: number of seeds.
+        first_seed: the first of them; another one repeats the experiment on networks and data that it has not seen.
         resolution: widest final bracket, in decades of η.
         apex_budgets: T at which the apex is looked for.
         apex_spacing: spacing of its grids along γ, in decades; along η it is twice that.
@@ -38,6 +39,7 @@ class BudgetsConfig:
     budgets: tuple[int, ...] = (50, 100, 200, 400, 800)
     gamma: tuple[float, ...] = (1e-3, 1e3)
     seeds: int = 2
+    first_seed: int = 0
     resolution: float = 0.02
     apex_budgets: tuple[int, ...] = (8, 12, 18, 27, 40)
     apex_spacing: float = 0.1
@@ -61,7 +63,8 @@ def run_budgets(config: BudgetsConfig, lab: Lab) -> pd.DataFrame:
         training = replace(config.training, steps=steps)
         cells = expected_cells(training, gamma, 1, config.seeds, settings)
         lab.progress.phase(f"eta_min at T = {steps}", cells * steps)
-        points = trace_networks(lab.sweep(training), gamma, ("eta_min",), seeds=config.seeds, settings=settings)
+        seeds = {"seeds": config.seeds, "first_seed": config.first_seed}
+        points = trace_networks(lab.sweep(training), gamma, ("eta_min",), settings=settings, **seeds)
         table = points["eta_min"].table().drop(columns="boundary").assign(steps=steps)
         rows.append(table.assign(law=exact_law("eta_min", table["gamma"].to_numpy(), **law_of(training))))
     return pd.concat(rows, ignore_index=True)
@@ -88,12 +91,12 @@ def run_apex(config: BudgetsConfig, lab: Lab) -> pd.DataFrame:
         law = law_of(training)
         low, high = (float(exact_law("eta_crit", one, **law)) for one in (gamma[0], gamma[-1]))
         eta = 10 ** np.arange(np.log10(low / 10), np.log10(high * 30), 2 * config.apex_spacing)
-        seeds = tuple(range(config.seeds))
+        seeds = tuple(range(config.first_seed, config.first_seed + config.seeds))
         lab.progress.phase(f"apex at T = {steps}", len(gamma) * len(eta) * len(seeds) * steps)
         outcome = sweep_portrait(lab.sweep(training), gamma, eta, seeds).data["outcome"].values
         trains = (outcome == Outcome.TRAINED).any(axis=1)
-        for seed in seeds:
-            closed = np.nonzero(~trains[:, seed])[0]
+        for place, seed in enumerate(seeds):
+            closed = np.nonzero(~trains[:, place])[0]
             first = int(closed[0]) if len(closed) else len(gamma)
             bracket = (gamma[first - 1] if first else np.nan, gamma[first] if first < len(gamma) else np.nan)
             rows.append({"steps": steps, "seed": seed, "gamma_low": bracket[0], "gamma_high": bracket[1], "toy": toy})

@@ -28,12 +28,14 @@ class CatapultConfig:
         gamma: (low, high, points), log-spaced.
         ladder: (low, high, points) of η over the toy's exact eta_crit, log-spaced.
         seeds: number of seeds.
+        first_seed: the first of them; another one repeats the experiment on networks and data that it has not seen.
     """
 
     training: TrainingConfig
     gamma: tuple[float, float, int] = (1e-3, 1e3, 13)
     ladder: tuple[float, float, int] = (1.0, 60.0, 20)
     seeds: int = 2
+    first_seed: int = 0
 
 
 def run_catapults(config: CatapultConfig, lab: Lab) -> xr.Dataset:
@@ -48,7 +50,7 @@ def run_catapults(config: CatapultConfig, lab: Lab) -> xr.Dataset:
         over gamma, rate, seed.
     """
     gamma, ladder = np.geomspace(*config.gamma), np.geomspace(*config.ladder)
-    seeds = np.arange(config.seeds)
+    seeds = np.arange(config.first_seed, config.first_seed + config.seeds)
     g, r, s = (index.ravel() for index in np.indices((len(gamma), len(ladder), len(seeds))))
     eta = ladder[r] * exact_law("eta_crit", gamma[g], **law_of(config.training))
     steps = config.training.steps

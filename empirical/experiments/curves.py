@@ -26,6 +26,7 @@ class CurvesConfig:
         steps: length of the runs.
         budgets: steps at which the test accuracy is measured.
         seeds: number of seeds.
+        first_seed: the first of them; another one repeats the experiment on networks and data that it has not seen.
         every: every how many γ of the grid.
         bins: of log time, over which the online loss is averaged.
     """
@@ -33,6 +34,7 @@ class CurvesConfig:
     steps: int
     budgets: tuple[int, ...]
     seeds: int = 3
+    first_seed: int = 0
     every: int = 1
     bins: int = 50
 
@@ -66,7 +68,7 @@ def run_curves(config: CurvesConfig, plane: Plane, lab: Lab) -> xr.Dataset:
     eta = convergent_eta(plane.portrait)[:: config.every]
     gamma = plane.portrait.data["gamma"].values[:: config.every]
     gamma, eta = gamma[np.isfinite(eta)], eta[np.isfinite(eta)]
-    seeds = np.arange(config.seeds)
+    seeds = np.arange(config.first_seed, config.first_seed + config.seeds)
     g, s = (index.ravel() for index in np.indices((len(gamma), len(seeds))))
     what = Measurements(steps=(("test_accuracy", config.budgets),), curve_steps=tuple(range(config.steps)))
     lab.progress.phase("learning curves", len(g) * config.steps)

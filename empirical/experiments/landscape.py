@@ -24,20 +24,24 @@ class LandscapeConfig:
     Attributes:
         steps: length of the runs.
         seeds: number of seeds.
+        first_seed: the first of them; another one repeats the experiment on networks and data that it has not seen.
         spectrum_points: steps at which spectra are taken, log-spaced, the start and the end among them.
         points: steps at which losses, alignments and outputs are taken.
         examples: test examples that everything is measured on.
         eigenvalues: kept of each spectrum.
         every: every how many γ of the grid.
+        width: of the networks; that of the grid when ``None`` (in μP its learning rates serve every width).
     """
 
     steps: int
     seeds: int = 2
+    first_seed: int = 0
     spectrum_points: int = 10
     points: int = 40
     examples: int = 200
     eigenvalues: int = 20
     every: int = 1
+    width: int | None = None
 
 
 def _with_ends(steps: int, points: int) -> tuple[int, ...]:
@@ -56,11 +60,12 @@ def run_landscape(config: LandscapeConfig, plane: Plane, lab: Lab) -> xr.Dataset
         ``loss`` (on the sample), ``alignment``, ``centred_alignment``, ``raw`` (F − F₀ over example, class), each over
         gamma, seed, step; ``eigenvalue`` over gamma, seed, spectrum_step, rank; ``eta`` over gamma.
     """
-    training = replace(plane.config.training, steps=config.steps)
+    grid_width = plane.config.training.width
+    training = replace(plane.config.training, steps=config.steps, width=config.width or grid_width)
     eta = convergent_eta(plane.portrait)[:: config.every]
     gamma = plane.portrait.data["gamma"].values[:: config.every]
     gamma, eta = gamma[np.isfinite(eta)], eta[np.isfinite(eta)]
-    seeds = np.arange(config.seeds)
+    seeds = np.arange(config.first_seed, config.first_seed + config.seeds)
     g, s = (index.ravel() for index in np.indices((len(gamma), len(seeds))))
     steps, spectra = _with_ends(config.steps, config.points), _with_ends(config.steps, config.spectrum_points)
     what = Measurements(

@@ -33,7 +33,8 @@ class PlaneConfig:
         eta: the same along η.
         boundaries: boundaries traced in the windows; none for a grid alone.
         window_points: γ in each window.
-        trace_seeds: seeds of the traces.
+        trace_seeds: number of seeds of the traces.
+        first_seed: the first of them, and that of the grid.
         resolution: widest final bracket, in decades of η.
     """
 
@@ -44,6 +45,7 @@ class PlaneConfig:
     window_points: int = 6
     trace_seeds: int = 2
     resolution: float = 0.02
+    first_seed: int = 0
 
     def window(self, regime: str, boundary: str) -> FitWindow | None:
         """Fit window of a boundary, from theory alone.
@@ -96,7 +98,7 @@ def run_plane(config: PlaneConfig, lab: Lab, name: str) -> Plane:
     gamma, eta = np.geomspace(*config.gamma), np.geomspace(*config.eta)
     sweep = lab.sweep(training)
     lab.progress.phase(f"{name}: grid", len(gamma) * len(eta) * training.steps)
-    portrait = sweep_portrait(sweep, gamma, eta, seeds=(0,))
+    portrait = sweep_portrait(sweep, gamma, eta, seeds=(config.first_seed,))
     points, fits, windows = {}, {}, {}
     settings = TraceSettings(**{**vars(NETWORK_TRACE), "resolution": config.resolution})
     for regime in REGIMES:
@@ -110,7 +112,8 @@ def run_plane(config: PlaneConfig, lab: Lab, name: str) -> Plane:
             at = np.geomspace(*ends, config.window_points)
             cells = expected_cells(training, at, len(names), config.trace_seeds, settings)
             lab.progress.phase(f"{name}: {regime} {', '.join(names)}", cells * training.steps)
-            traced = trace_networks(sweep, at, tuple(names), seeds=config.trace_seeds, settings=settings)
+            seeds = {"seeds": config.trace_seeds, "first_seed": config.first_seed}
+            traced = trace_networks(sweep, at, tuple(names), settings=settings, **seeds)
             for boundary, found in traced.items():
                 points[regime, boundary] = found
                 if len(found):

@@ -18,7 +18,9 @@ from empirical.experiments.curves import CurvesConfig, run_curves
 from empirical.experiments.lab import Lab
 from empirical.experiments.landscape import LandscapeConfig, run_landscape
 from empirical.experiments.plane import Plane, PlaneConfig, run_plane
+from empirical.experiments.spectra import SpectraConfig, run_spectra
 from empirical.shard import TrainingConfig
+from theory.errors import positive_integer
 
 _Configured = TypeVar("_Configured", PlaneConfig, CatapultConfig, BudgetsConfig)
 
@@ -36,6 +38,7 @@ class Scale:
         cross_entropy: the plane of CNNs on cross-entropy.
         curves: learning curves of the CNNs.
         landscape: spectra, alignment and outputs of the MLPs.
+        spectra: top of the spectrum of lazy MLPs, wide and on many examples.
         catapults: of MLPs.
         budgets: eta_min and the apex against T, of MLPs.
     """
@@ -45,6 +48,7 @@ class Scale:
     cross_entropy: PlaneConfig
     curves: CurvesConfig
     landscape: LandscapeConfig
+    spectra: SpectraConfig
     catapults: CatapultConfig
     budgets: BudgetsConfig
 
@@ -69,6 +73,30 @@ class Scale:
             budgets=moved(self.budgets),
         )
 
+    def from_seed(self, first_seed: int) -> Scale:
+        """The same experiments on other networks and other data.
+
+        Args:
+            first_seed: of every experiment.
+
+        Returns:
+            The configurations.
+
+        Raises:
+            InputError: a negative seed.
+        """
+        first = {"first_seed": positive_integer("first_seed", first_seed, least=0)}
+        return replace(
+            self,
+            mse=replace(self.mse, **first),
+            cross_entropy=replace(self.cross_entropy, **first),
+            curves=replace(self.curves, **first),
+            landscape=replace(self.landscape, **first),
+            spectra=replace(self.spectra, **first),
+            catapults=replace(self.catapults, **first),
+            budgets=replace(self.budgets, **first),
+        )
+
     def describe(self) -> dict[str, Any]:
         """The configuration for the manifest.
 
@@ -88,16 +116,21 @@ SCALES: dict[str, Scale] = {
             TrainingConfig(**_MLP, steps=400), (1e-4, 1e4, 25), (1e-13, 1e4, 52), BOUNDARIES_MSE, window_points=6
         ),
         cross_entropy=PlaneConfig(
-            TrainingConfig(**_CNN, steps=200),
-            (1e-4, 1e4, 17),
+            TrainingConfig(**_CNN, steps=400),
+            (1e-4, 1e4, 25),
             (1e-12, 1e4, 33),
             BOUNDARIES_CE,
-            window_points=5,
+            window_points=7,
             resolution=0.04,
         ),
-        curves=CurvesConfig(steps=2000, budgets=(200, 600, 2000), seeds=3),
-        landscape=LandscapeConfig(steps=1000, seeds=2),
-        catapults=CatapultConfig(TrainingConfig(depth=3, width=64, image_size=7, batch_size=256, steps=150)),
+        curves=CurvesConfig(steps=2000, budgets=(200, 600, 2000), seeds=8, every=3),
+        landscape=LandscapeConfig(steps=1000, seeds=2, width=128),
+        spectra=SpectraConfig(),
+        catapults=CatapultConfig(
+            TrainingConfig(depth=3, width=64, image_size=7, batch_size=256, steps=150),
+            gamma=(1e-3, 1e4, 15),
+            seeds=10,
+        ),
         budgets=BudgetsConfig(TrainingConfig(**_MLP, image_size=7)),
     ),
     "full": Scale(
@@ -122,6 +155,7 @@ SCALES: dict[str, Scale] = {
         ),
         curves=CurvesConfig(steps=100_000, budgets=(1000, 10_000, 100_000), seeds=5),
         landscape=LandscapeConfig(steps=30_000, seeds=4, spectrum_points=24, points=100, examples=1000),
+        spectra=SpectraConfig(steps=10_000, width=1024, seeds=12, examples=2048),
         catapults=CatapultConfig(
             TrainingConfig(depth=3, width=1024, image_size=14, batch_size=256, steps=400),
             gamma=(1e-3, 1e3, 25),
@@ -170,6 +204,11 @@ class Experiments:
     def landscape(self) -> xr.Dataset:
         """Spectra, alignment and outputs of the MLPs across γ."""
         return run_landscape(self.scale.landscape, self.mse, self.lab)
+
+    @cached_property
+    def spectra(self) -> xr.Dataset:
+        """Top of the spectrum of lazy MLPs, wide and on many examples."""
+        return run_spectra(self.scale.spectra, self.mse, self.lab)
 
     @cached_property
     def catapults(self) -> xr.Dataset:

@@ -101,10 +101,23 @@ def test_loss(networks: Networks, sample: Sample) -> NDArray[np.float64]:
 
 def eigenvalues(networks: Networks, sample: Sample) -> NDArray[np.float64]:
     """Largest eigenvalues of the Hessian in the metric of the update, descending, shape ``(cells, k)``."""
+    return _top(networks, sample, "hessian")
+
+
+def gauss_newton(networks: Networks, sample: Sample) -> NDArray[np.float64]:
+    """Those of the Gauss–Newton matrix, shape ``(cells, k)``."""
+    return _top(networks, sample, "gauss-newton")
+
+
+def _top(networks: Networks, sample: Sample, curvature: str) -> NDArray[np.float64]:
     from empirical.measure.hessian import top_eigenvalues
 
     spectrum = top_eigenvalues(
+<<<<<<< ours
         networks, sample.x, sample.y, k=sample.eigenvalues, loss=sample.config.loss, keep_vectors=False
+=======
+        networks, sample.x, sample.y, k=sample.eigenvalues, loss=sample.loss, curvature=curvature, keep_vectors=False
+>>>>>>> theirs
     )
     return np.asarray(spectrum.values, dtype=np.float64)
 
@@ -160,8 +173,12 @@ MEASURES: dict[str, Callable[[Networks, Sample], NDArray[np.float64]]] = {
     "test_accuracy": test_accuracy,
     "test_loss": test_loss,
     "eigenvalues": eigenvalues,
+<<<<<<< ours
     "sharpness": sharpness,
     "euler_degree": euler_degree,
+=======
+    "gauss_newton": gauss_newton,
+>>>>>>> theirs
     "alignment": alignment,
     "centred_alignment": centred_alignment,
     "cka_start": cka_start,

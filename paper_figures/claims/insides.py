@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
@@ -45,26 +46,37 @@ def _numbers(fit: ScalingFit | None) -> tuple[float, tuple[float, float], str, s
     return found.measured, found.interval, found.verdict, found.detail
 
 
-def lazy_outliers(landscape: xr.Dataset) -> Finding:
-    """Supported when more than half of the lazy spectra (whole 95 % interval) have as many outliers as classes.
+def lazy_outliers(matrix: str) -> Callable[[xr.Dataset], Finding]:
+    """A judge of the number of outliers.
 
-    Lazy: γ ≤ 0.01; spectra at the end of training. An outlier stands five mean gaps above what follows it
-    (``empirical.phenomena.outliers``). Not supported when fewer than half do.
+    Args:
+        matrix: ``hessian`` or ``gauss_newton``.
 
     Returns:
-        The finding.
+        The judge.
     """
-    classes = int(landscape.attrs["classes"])
-    lazy = landscape.isel(gamma=landscape["gamma"].values <= LAZY_TO)
-    spectra = lazy["eigenvalue"].isel(spectrum_step=-1).values.reshape(-1, landscape.sizes["rank"])
-    counts = [found.count for found in map(spectral_outliers, spectra) if found.determined]
-    if not counts:
-        return Finding(f"{classes} outliers", math.nan, NOTHING, UNDETERMINED, "no spectrum allows a count")
-    hits = sum(count == classes for count in counts)
-    interval = share_interval(hits, len(counts))
-    common = int(np.bincount(counts).argmax())
-    detail = f"share of {len(counts)} lazy spectra with {classes} outliers; most common count: {common}"
-    return Finding(f"{classes} outliers", hits / len(counts), interval, above(interval, 0.5), detail)
+
+    def judge(spectra: xr.Dataset) -> Finding:
+        """Supported when more than half of the lazy spectra (whole 95 % interval) have as many outliers as classes.
+
+        One spectrum a seed, at the end of training. An outlier stands five mean gaps above what follows it
+        (``empirical.phenomena.outliers``). Not supported when fewer than half do.
+
+        Returns:
+            The finding.
+        """
+        classes = int(spectra.attrs["classes"])
+        counts = [found.count for found in map(spectral_outliers, spectra[matrix].values) if found.determined]
+        if not counts:
+            return Finding(f"{classes} outliers", math.nan, NOTHING, UNDETERMINED, "no spectrum allows a count")
+        hits = sum(count == classes for count in counts)
+        interval = share_interval(hits, len(counts))
+        detail = f"share of {len(counts)} seeds with {classes} outliers, γ = {spectra.attrs['gamma']:.3g}, width "
+        detail += f"{spectra.attrs['width']}, {spectra.attrs['examples']} examples; counts: "
+        detail += ", ".join(str(count) for count in sorted(counts))
+        return Finding(f"{classes} outliers", hits / len(counts), interval, above(interval, 0.5), detail)
+
+    return judge
 
 
 def lazy_constant(landscape: xr.Dataset) -> Finding:
@@ -145,7 +157,9 @@ INSIDES: tuple[Claim, ...] = (
     Claim("sharpness-rich", "λ_max at the end of training ∝ γ^(−2/L) for γ ≫ 1 (MLP, MSE)", f"{PAPER}, figure 3",
           "fig3", ("landscape",), rich_sharpness),
     Claim("outliers-lazy", "a lazy Hessian has as many outliers as there are classes", f"{PAPER}, figure 3", "fig3",
-          ("landscape",), lazy_outliers),
+          ("spectra",), lazy_outliers("hessian")),
+    Claim("outliers-lazy-gn", "a lazy Gauss–Newton matrix has as many outliers as there are classes",
+          f"{PAPER}, figure 3", "fig3", ("spectra",), lazy_outliers("gauss_newton")),
     Claim("hessian-lazy-constant", "a lazy Hessian does not change under MSE", f"{PAPER}, figure 3", "fig3",
           ("landscape",), lazy_constant),
     Claim("hessian-rich-grows", "in a rich network many eigenvalues grow, not only the outliers",

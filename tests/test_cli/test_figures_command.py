@@ -13,6 +13,7 @@ from empirical.experiments.curves import CurvesConfig
 from empirical.experiments.landscape import LandscapeConfig
 from empirical.experiments.plane import PlaneConfig
 from empirical.experiments.scales import Scale
+from empirical.experiments.spectra import SpectraConfig
 from empirical.shard import TrainingConfig
 from empirical.sweep import Sweep
 
@@ -25,6 +26,7 @@ TINY = Scale(
     ),
     curves=CurvesConfig(steps=30, budgets=(10, 30), seeds=2, bins=10),
     landscape=LandscapeConfig(steps=30, seeds=2, spectrum_points=3, points=8, examples=20, eigenvalues=12),
+    spectra=SpectraConfig(steps=20, gamma=1e-2, width=16, seeds=2, examples=20, eigenvalues=12),
     catapults=CatapultConfig(
         TrainingConfig(**NETWORK, steps=20), gamma=(1e-2, 1e1, 4), ladder=(1.0, 10.0, 4), seeds=1
     ),
