@@ -17,21 +17,17 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
-from empirical.data import data_stream
-from empirical.ensemble import Ensemble
+from empirical.bump_setups import SETUPS, SLOWER, Setup, make_ensemble, watched
 from empirical.measure.hessian import sharpness
 from empirical.measure.record import Recorder, recorded_steps
-from empirical.models import MLP
 from empirical.networks import Networks
 from empirical.phenomena.bump import measure_bump
 from empirical.shard import reproducible_torch
@@ -47,142 +43,8 @@ LAZY_WINDOW, RICH_WINDOW = (4e-4, 6e-3), (90.0, 1100.0)
 """Where the scalar law's local exponent is within 0.01 of its limits, for L = 2, 3, 4."""
 
 PEAKS = (1.05, 1.5, 5.0, 50.0)
-SLOWER = 10
-EXAMPLES = 256
 COARSE = TraceSettings(coarse=0.48, resolution=0.03, sections=4, guard_span=0.2, guard_spacing=0.1)
-_FAR = 10**6  # first step of the examples that online networks are measured on: none is trained on
 _SLOW_POINTS, _EDGE_POINTS = 12, 16
-_WHITENING_FLOOR = 1e-3  # of the mean variance: pixels that never change stay small
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What is trained: bias-free MLPs by gradient descent.
-
-    Attributes:
-        name: of the row in tables.
-        depth: weight layers L.
-        loss: ``mse`` or ``cross-entropy``.
-        activation: ``relu`` or ``linear``.
-        data: name of a data stream.
-        fixed: whether every step sees the same batch, so that there is no noise.
-        white: whether inputs are whitened, so that the covariance has no outlier.
-        one: whether the target is one number, ±1 by halves of the classes, in place of a vector for each class.
-        batch: examples in a batch.
-        steps: budget T.
-        width: N.
-        size: side of images, or dimension of a teacher's inputs.
-    """
-
-    name: str
-    depth: int = 3
-    loss: str = "mse"
-    activation: str = "relu"
-    data: str = "fashion-mnist-deformed"
-    fixed: bool = True
-    white: bool = False
-    one: bool = False
-    batch: int = 64
-    steps: int = 300
-    width: int = 64
-    size: int = 7
-
-
-def _setups() -> dict[str, Setup]:
-    out = [
-        Setup(f"online-{depth}{'-ce' * (loss != 'mse')}", depth, loss, fixed=False, batch=32)
-        for loss in ("mse", "cross-entropy")
-        for depth in (2, 3, 4)
-    ]
-    for depth in (2, 3, 4):
-        base = Setup(f"fixed-{depth}", depth)
-        changes: dict[str, dict[str, Any]] = {
-            "": {},
-            "-one": {"one": True},
-            "-linear": {"activation": "linear"},
-            "-white": {"white": True},
-            "-linear-one": {"activation": "linear", "one": True},
-            "-white-one": {"white": True, "one": True},
-            "-white-linear-one": {"white": True, "activation": "linear", "one": True},
-            "-teacher": {"data": "teacher-linear", "size": 49},
-            "-teacher-linear": {"data": "teacher-linear", "size": 49, "activation": "linear"},
-        }
-        out += [replace(base, name=base.name + suffix, **change) for suffix, change in changes.items()]
-    return {setup.name: setup for setup in out}
-
-
-SETUPS = _setups()
-"""Every setup, by its name."""
-
-
-@functools.lru_cache(maxsize=8)
-def _whitening(data: str, size: int) -> Tensor:
-    """ZCA of the inputs, (d, d), from 4096 examples of a seed of its own; keeps E|x|²/d = 1."""
-    x, _ = data_stream(data, 64, 2**32, size=size, dtype=torch.float64).batches(0, 64)
-    x = x.flatten(0, 1)
-    values, vectors = torch.linalg.eigh(x.T @ x / len(x))
-    roots = values.clamp_min(_WHITENING_FLOOR * float(values.mean())).rsqrt()
-    matrix = vectors * roots @ vectors.T
-    return matrix / float((x @ matrix).square().mean().sqrt())
-
-
-@functools.lru_cache(maxsize=16)
-def batches(setup: Setup, seed: int, start: int, count: int) -> tuple[Tensor, Tensor]:
-    """Make the batches of some steps, as a setup wants them.
-
-    Args:
-        setup: what is trained.
-        seed: of the stream.
-        start: first step; of no meaning for a fixed batch.
-        count: number of steps; likewise.
-
-    Returns:
-        Inputs (steps, batch, d) and targets (steps, batch, outputs), float64; one step for a fixed batch.
-    """
-    stream = data_stream(setup.data, setup.batch, seed, size=setup.size, dtype=torch.float64)
-    x, y = stream.batches(0, 1) if setup.fixed else stream.batches(start, start + count)
-    if setup.white:
-        x = x @ _whitening(setup.data, setup.size)
-    if setup.one and y.shape[2] > 1:
-        y = 1 - 2 * (y.argmax(2, keepdim=True) < y.shape[2] // 2).double()
-    return x, y
-
-
-@dataclass(frozen=True)
-class _Stream:
-    """The batches as an ensemble asks for them."""
-
-    setup: Setup
-    seed: int
-    steps: int
-
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        x, y = batches(self.setup, self.seed, 0, self.steps)
-        at = step % len(x)
-        return x[at], y[at]
-
-    def test_set(self) -> tuple[Tensor, Tensor]:
-        return self(0)
-
-
-def watched(setup: Setup, seed: int) -> tuple[Tensor, Tensor]:
-    """The examples on which sharpness is measured: the fixed batch, or fresh ones.
-
-    Args:
-        setup: what is trained.
-        seed: of the stream.
-
-    Returns:
-        Inputs (n, d) and targets (n, outputs), float64.
-    """
-    x, y = batches(setup, seed, _FAR, -(-EXAMPLES // setup.batch))
-    return x.flatten(0, 1), y.flatten(0, 1)
-
-
-def _ensemble(setup: Setup, gamma: NDArray, eta: NDArray, seed: NDArray, steps: int) -> Ensemble:
-    x, y = watched(setup, 0)
-    spec = MLP(setup.depth, setup.width, x.shape[1], y.shape[1], setup.activation)
-    return Ensemble(spec, gamma, eta, seed, stream=lambda one: _Stream(setup, one, steps), loss=setup.loss)
 
 
 class Cells:
@@ -211,9 +73,9 @@ class Cells:
         keys = list(zip(gamma.tolist(), eta.tolist(), seed.tolist(), strict=True))
         new = [key for key in dict.fromkeys(keys) if key not in self._known]
         if new:
-            arrays = [np.array(column) for column in zip(*new, strict=True)]
+            gammas, etas, seeds = (np.array(column) for column in zip(*new, strict=True))
             with reproducible_torch("cpu"):
-                cells = _ensemble(self.setup, *arrays, self.setup.steps).run(self.setup.steps).cells
+                cells = make_ensemble(self.setup, gammas, etas, seeds, self.setup.steps).run(self.setup.steps).cells
             rows = zip(*cells.fields().values(), strict=True)
             self._known.update(zip(new, rows, strict=True))
         fields = [np.array(column) for column in zip(*(self._known[key] for key in keys), strict=True)]
@@ -240,7 +102,7 @@ def trace(
 
     Args:
         setup: what is trained.
-        gamma: feature-learning strengths.
+        gamma: feature-learning strengths, in units of ``setup.unit``.
         seeds: of weights and batches.
         peaks: thresholds in units of L₀; 1.5 is the usual one.
         settings: spacings.
@@ -251,38 +113,28 @@ def trace(
     cells, tables = Cells(setup), []
 
     def span(one: float) -> tuple[float, float]:
-        law = {"depth": setup.depth, "steps": setup.steps, "loss": setup.loss}
-        crit = float(exact_law("eta_crit", one, **law))  # type: ignore[arg-type]
-        return min(float(exact_law("eta_min", one, **law)), crit), 10 * crit  # type: ignore[arg-type]
+        unit = setup.unit
+        least, crit = (
+            unit ** (2 / setup.depth)
+            * float(exact_law(name, one / unit, depth=setup.depth, steps=setup.steps, loss=setup.loss))
+            for name in ("eta_min", "eta_crit")
+        )
+        return min(least, crit), 10 * crit
 
     for peak in sorted(peaks, key=lambda p: p != Thresholds().peak):
-        usual = peak == Thresholds().peak
         thresholds = Thresholds(peak=peak)
-        names = ("eta_crit", "eta_fail", "eta_max") if usual else ("eta_crit",)
         points = trace_boundaries(
-            lambda g, e, s, which=thresholds: cells.run(g, e, s, which),
-            np.array(gamma),
-            names,
+            functools.partial(cells.run, thresholds=thresholds),
+            setup.unit * np.array(gamma),
+            ("eta_crit", "eta_fail", "eta_max") if peak == Thresholds().peak else ("eta_crit",),
             span,
             seeds=tuple(seeds),
             settings=settings,
             thresholds=thresholds,
         )
         tables += [part.table().assign(peak=peak) for part in points.values()]
-    about = {"setup": setup.name, "depth": setup.depth, "loss": setup.loss}
-    return pd.concat(tables, ignore_index=True).assign(**about)
-
-
-@dataclass
-class _Watch:
-    """Sharpness on the setup's own examples, as a measurement."""
-
-    setup: Setup
-    done: list[int] = field(default_factory=list)
-
-    def __call__(self, networks: Networks) -> NDArray[np.float64]:
-        x, y = watched(self.setup, networks.seed)
-        return sharpness(networks, x, y, loss=self.setup.loss).sharpness.cpu().numpy()
+    table = pd.concat(tables, ignore_index=True)
+    return table.assign(setup=setup.name, depth=setup.depth, loss=setup.loss)
 
 
 def watch(setup: Setup, points: pd.DataFrame, share: float, steps: int, count: int) -> pd.DataFrame:
@@ -301,8 +153,13 @@ def watch(setup: Setup, points: pd.DataFrame, share: float, steps: int, count: i
     """
     eta = points["eta_low"].to_numpy() * share
     with reproducible_torch("cpu"):
-        ensemble = _ensemble(setup, points["gamma"].to_numpy(), eta, points["seed"].to_numpy(), steps)
-        recorder = Recorder({"sharpness": _Watch(setup)})
+        ensemble = make_ensemble(setup, points["gamma"].to_numpy(), eta, points["seed"].to_numpy(), steps)
+
+        def measure(networks: Networks) -> NDArray[np.float64]:
+            x, y = watched(setup, networks.seed)
+            return sharpness(networks, x, y, loss=setup.loss).sharpness.cpu().numpy()
+
+        recorder = Recorder({"sharpness": measure})
         looks = np.union1d(recorded_steps(steps, count), [2, 5])
         cells = ensemble.run(steps, probe=recorder, probe_steps=looks).cells
     seen = recorder.dataset(ensemble)["sharpness"].values
@@ -368,16 +225,21 @@ def bumps(points: pd.DataFrame, slow: pd.DataFrame) -> pd.DataFrame:
         One row a quantity.
     """
     name, depth = str(points["setup"].iloc[0]), int(points["depth"].iloc[0])
+    unit = SETUPS[name].unit if name in SETUPS else 1.0
+    points, slow = (table.assign(gamma=table["gamma"] / unit) for table in (points, slow))
     rows = []
+
+    def add(quantity: str, part: pd.DataFrame, eta: pd.Series, rich: float, peak: float) -> None:
+        columns = (part["gamma"].to_numpy(), eta.to_numpy(), part["seed"].to_numpy())
+        rows.append(bump_row(*columns, rich, setup=name, quantity=quantity, peak=peak))
+
+    usual = Thresholds().peak
     for (boundary, peak), part in points.groupby(["boundary", "peak"]):
-        columns = (part["gamma"].to_numpy(), part["eta"].to_numpy(), part["seed"].to_numpy())
-        about = {"setup": name, "quantity": boundary, "peak": peak}
-        rows.append(bump_row(*columns, 2 / depth, **about))
-        if boundary == "eta_crit" and peak == Thresholds().peak:
-            rows.append(bump_row(*columns, free_exponent(part), **about | {"quantity": "eta_crit, free exponent"}))
+        add(str(boundary), part, part["eta"], 2 / depth, float(str(peak)))
+        if boundary == "eta_crit" and peak == usual:
+            add("eta_crit, free exponent", part, part["eta"], free_exponent(part), usual)
     for which in ("start", "end", "most"):
-        columns = (slow["gamma"].to_numpy(), 2 / slow[which].to_numpy(), slow["seed"].to_numpy())
-        rows.append(bump_row(*columns, 2 / depth, setup=name, quantity=f"2/lambda {which}", peak=Thresholds().peak))
+        add(f"2/lambda {which}", slow, 2 / slow[which], 2 / depth, usual)
     return pd.DataFrame(rows)
 
 
