@@ -18,6 +18,7 @@ from torch import Tensor
 from empirical.data import data_stream
 from empirical.ensemble import Ensemble
 from empirical.models import MLP
+from empirical.shard import reproducible_torch
 from empirical.trace import exact_law
 
 SLOWER = 10
@@ -103,7 +104,8 @@ def _trained_start(setup: Setup, seed: int) -> tuple[Tensor, ...]:
     ensemble = make_ensemble(
         replace(setup, pretrained=0.0), np.array([gamma]), np.array([eta]), np.array([seed]), steps
     )
-    ensemble.run(steps, probe=lambda _step, networks: kept.append(networks.weights), probe_steps=[steps])
+    with reproducible_torch("cpu"):
+        ensemble.run(steps, probe=lambda _step, networks: kept.append(networks.weights), probe_steps=[steps])
     return tuple(tensor[0].clone() for tensor in kept[0].values())
 
 
