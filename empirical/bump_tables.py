@@ -101,14 +101,18 @@ def bumps(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
         tables: wide ones.
 
     Returns:
-        One row a setup and quantity.
+        One row a setup and quantity; of η_crit also κ, the largest η_crit λ(θ₀)/2 over γ (``kappa``), and the height
+        (2−r) log₁₀(1 + κ^{1/(2−r)}) of min(κ A γ², A γ₀^{2−r} γ^r) over the law at its corner (``bound``).
     """
     rows = []
     for table in tables:
         name, rich = str(table["setup"].iloc[0]), 2 / int(table["depth"].iloc[0])
         quantities = {column: table[column] for column in table if str(column).startswith(("crit_", "fail", "max"))}
         quantities |= {f"2/slow_{which}": 2 / table[f"slow_{which}"] for which in ("start", "end", "most")}
-        rows += [bump_row(table, eta, rich, setup=name, quantity=which) for which, eta in quantities.items()]
+        for which, eta in quantities.items():
+            kappa = _largest(table, eta * table["slow_start"] / 2) if which.startswith("crit_") else np.nan
+            row = bump_row(table, eta, rich, setup=name, quantity=which)
+            rows.append(row | {"kappa": kappa, "bound": (2 - rich) * np.log10(1 + kappa ** (1 / (2 - rich)))})
         free = free_exponent(table, table[USUAL])
         rows.append(bump_row(table, table[USUAL], free, setup=name, quantity=f"{USUAL}, free exponent"))
     return pd.DataFrame(rows)
@@ -117,6 +121,11 @@ def bumps(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
 def _mean(values: pd.Series) -> float:
     """Geometric mean of what is known."""
     return float(np.exp(np.log(values).mean()))
+
+
+def _largest(table: pd.DataFrame, values: pd.Series) -> float:
+    """Largest mean over seeds."""
+    return float(values.groupby(table["gamma"]).apply(_mean).max())
 
 
 def _interval(table: pd.DataFrame, values: pd.Series) -> tuple[float, float, float]:
