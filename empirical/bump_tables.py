@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import least_squares
 from scipy.stats import t
 
 from empirical.phenomena.bump import measure_bump
@@ -107,7 +109,9 @@ def bumps(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     rows = []
     for table in tables:
         name, rich = str(table["setup"].iloc[0]), 2 / int(table["depth"].iloc[0])
-        quantities = {column: table[column] for column in table if str(column).startswith(("crit_", "fail", "max"))}
+        quantities = {
+            str(column): table[column] for column in table if str(column).startswith(("crit_", "fail", "max"))
+        }
         quantities |= {f"2/slow_{which}": 2 / table[f"slow_{which}"] for which in ("start", "end", "most")}
         for which, eta in quantities.items():
             kappa = _largest(table, eta * table["slow_start"] / 2) if which.startswith("crit_") else np.nan
@@ -135,6 +139,84 @@ def _interval(table: pd.DataFrame, values: pd.Series) -> tuple[float, float, flo
         return float(np.exp(means[0])), np.nan, np.nan
     half = float(t.ppf(0.975, len(means) - 1)) * means.std(ddof=1) / len(means) ** 0.5
     return tuple(float(np.exp(means.mean() + side)) for side in (0.0, -half, half))  # type: ignore[return-value]
+
+
+def corner_law(
+    gamma: ArrayLike, *, coefficient: float, crossover: float, rich: float, order: float
+) -> NDArray[np.float64]:
+    """The crossover of two powers with a joint of any sharpness, η = A γ² (1 + (γ/γ₀)^s)^{−(2−r)/s}.
+
+    s = 1 is the scalar model's law, s = 2 that of flow's minimum in the two-layer net from u₀ ⟂ v₀, s = ∞ a corner;
+    at γ₀ it stands (2−r)(1 − 1/s) log₁₀ 2 decades above s = 1.
+
+    Args:
+        gamma: feature-learning strengths, any shape.
+        coefficient: A.
+        crossover: γ₀.
+        rich: exponent r at γ ≫ γ₀.
+        order: s.
+
+    Returns:
+        η, same shape.
+    """
+    at = np.log(np.asarray(gamma, dtype=np.float64))
+    rounded = np.logaddexp(0.0, order * (at - np.log(crossover))) / order
+    return np.asarray(coefficient * np.exp(2 * at - (2 - rich) * rounded))
+
+
+_ORDERS = (0.3, 30.0)  # above, the joint is a corner for points this far apart
+
+
+def fit_corner(gamma: ArrayLike, eta: ArrayLike, rich: float, order: float | None = None) -> tuple[float, float]:
+    """Fit ``corner_law`` to all points, with no windows.
+
+    Args:
+        gamma: γ of each point.
+        eta: η of each.
+        rich: r.
+        order: s; fitted when ``None``.
+
+    Returns:
+        s, and the root-mean-square misfit in decades.
+    """
+    x, y = (np.log(np.asarray(values, dtype=np.float64)) for values in (gamma, eta))
+
+    def misfit(p: NDArray[np.float64]) -> NDArray[np.float64]:
+        s = float(np.exp(p[2])) if order is None else order
+        law = corner_law(np.exp(x), coefficient=1.0, crossover=float(np.exp(p[1])), rich=rich, order=s)
+        return np.asarray(p[0] + np.log(law) - y)
+
+    start, reach = [float(np.median(y - 2 * x)), 0.0, np.log(2.0)], np.log(_ORDERS)
+    bounds = ([-np.inf, -np.inf, reach[0]], [np.inf, np.inf, reach[1]])
+    free = slice(None) if order is None else slice(2)
+    found = least_squares(misfit, start[free], bounds=(bounds[0][free], bounds[1][free]), x_scale="jac")
+    s = float(np.exp(found.x[2])) if order is None else order
+    return s, float(np.sqrt(np.mean(found.fun**2)) / np.log(10))
+
+
+def orders(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """How sharp the joint of the two powers is, seed by seed, without windows.
+
+    Args:
+        tables: wide ones.
+
+    Returns:
+        One row a setup and threshold of the peak: ``order`` s with its 95 % interval over seeds, and the misfit in
+        decades of the fitted s, of s = 1 (the scalar law with A and γ₀ free) and of a corner.
+    """
+    rows = []
+    for table in tables:
+        for column in [str(name) for name in table if str(name).startswith("crit_")]:
+            found = {}
+            for seed, part in table.dropna(subset=[column]).groupby("seed"):
+                data = (part["gamma"], part[column], 2 / int(part["depth"].iloc[0]))
+                free, rms = fit_corner(*data)
+                found[seed] = (free, rms, fit_corner(*data, 1.0)[1], fit_corner(*data, _ORDERS[1])[1])
+            fits = pd.DataFrame.from_dict(found, orient="index", columns=["order", "rms", "rms_1", "rms_corner"])
+            mean, low, high = _interval(fits.assign(seed=fits.index), fits["order"])
+            row = {"setup": table["setup"].iloc[0], "quantity": column, "order": mean, "low": low, "high": high}
+            rows.append(row | fits[["rms", "rms_1", "rms_corner"]].mean().to_dict())
+    return pd.DataFrame(rows)
 
 
 def edges(tables: Iterable[pd.DataFrame], found: pd.DataFrame) -> pd.DataFrame:

@@ -25,7 +25,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from empirical.bump_setups import SETUPS, SLOWER, Setup, make_ensemble, watched
-from empirical.bump_tables import bumps, edges, widen
+from empirical.bump_tables import bumps, edges, orders, widen
 from empirical.measure.hessian import sharpness
 from empirical.measure.record import Recorder, recorded_steps
 from empirical.networks import Networks
@@ -253,10 +253,10 @@ def minimal_model(correlation: float) -> pd.DataFrame:
 
 
 def main(setups: tuple[str, ...] = (), out: Path = Path("paper_figures/results/bump")) -> None:
-    """Run setups, write one table for each, and make ``bumps.csv`` and ``edges.csv`` of all tables there.
+    """Run setups, write one table for each, and make ``bumps.csv``, ``edges.csv`` and ``orders.csv`` of all there.
 
     Args:
-        setups: names from ``SETUPS``, or ``two-layer``; none to make the two tables again.
+        setups: names from ``SETUPS``, or ``two-layer``; none to make the last three again.
         out: folder of the tables.
 
     Raises:
@@ -273,6 +273,7 @@ def main(setups: tuple[str, ...] = (), out: Path = Path("paper_figures/results/b
     tables = [pd.read_csv(path) for path in sorted(out.glob("*-*.csv"))]
     found = bumps(tables)
     found.to_csv(out / "bumps.csv", index=False, float_format="%.3g")
+    orders(tables).to_csv(out / "orders.csv", index=False, float_format="%.3g")
     edges(tables, found).to_csv(out / "edges.csv", index=False, float_format="%.3g")
 
 

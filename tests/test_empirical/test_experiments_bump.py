@@ -12,7 +12,7 @@ from scipy.integrate import solve_ivp
 
 from empirical import experiments_bump as experiment
 from empirical.bump_setups import Setup, batches, make_ensemble, watched
-from empirical.bump_tables import LAZY_WINDOW, RICH_WINDOW, bumps, edges
+from empirical.bump_tables import LAZY_WINDOW, RICH_WINDOW, bumps, corner_law, edges, fit_corner, orders
 from simulate import Outcome, Thresholds
 from theory.errors import InputError
 
@@ -88,6 +88,26 @@ def test_the_scalar_law_has_no_bump_and_does_not_carry_its_rich_power_down():
     assert found.loc[found["quantity"] == "crit_1.5", "height"].item() == pytest.approx(0, abs=1e-6)
     # at γ = γ₀ = 1 the law is 2^{−4/3} of its rich power
     assert edges([table], found)["carry_low"].item() == pytest.approx(-4 / 3 * np.log10(2), abs=1e-5)
+
+
+@given(st.floats(0.5, 8), st.floats(-2, 2), st.floats(-2, 2), st.sampled_from([2, 3, 4]))
+def test_the_sharpness_of_a_joint_is_recovered(order, coefficient, crossover, depth):
+    gamma = np.geomspace(1e-5, 1e5, 41)
+    eta = corner_law(gamma, coefficient=10**coefficient, crossover=10**crossover, rich=2 / depth, order=order)
+    found, rms = fit_corner(gamma, eta, 2 / depth)
+    assert found == pytest.approx(order, rel=1e-3)
+    assert rms < 1e-5  # exact points: what is left is the tolerance of the search
+
+
+def test_orders_of_the_two_static_laws_are_one_and_two():
+    gamma = np.geomspace(1e-3, 1e3, 25)
+    tables = [
+        wide(2 / experiment.two_layer_sharpness(gamma, rho), gamma, depth=2).assign(setup=f"rho-{rho}")
+        for rho in (0, 1)
+    ]
+    found = orders(tables).set_index("setup")["order"]
+    assert found["rho-1"] == pytest.approx(1, abs=1e-3)
+    assert found["rho-0"] == pytest.approx(2, abs=1e-3)  # γ²/√(1 + γ²) is the law with s = 2, exactly
 
 
 def test_windows_are_where_the_scalar_law_is_near_its_limits():
