@@ -113,11 +113,13 @@ def _top(networks: Networks, sample: Sample, curvature: str) -> NDArray[np.float
     from empirical.measure.hessian import top_eigenvalues
 
     spectrum = top_eigenvalues(
-<<<<<<< ours
-        networks, sample.x, sample.y, k=sample.eigenvalues, loss=sample.config.loss, keep_vectors=False
-=======
-        networks, sample.x, sample.y, k=sample.eigenvalues, loss=sample.loss, curvature=curvature, keep_vectors=False
->>>>>>> theirs
+        networks,
+        sample.x,
+        sample.y,
+        k=sample.eigenvalues,
+        loss=sample.config.loss,
+        curvature=curvature,
+        keep_vectors=False,
     )
     return np.asarray(spectrum.values, dtype=np.float64)
 
@@ -173,12 +175,9 @@ MEASURES: dict[str, Callable[[Networks, Sample], NDArray[np.float64]]] = {
     "test_accuracy": test_accuracy,
     "test_loss": test_loss,
     "eigenvalues": eigenvalues,
-<<<<<<< ours
     "sharpness": sharpness,
     "euler_degree": euler_degree,
-=======
     "gauss_newton": gauss_newton,
->>>>>>> theirs
     "alignment": alignment,
     "centred_alignment": centred_alignment,
     "cka_start": cka_start,
