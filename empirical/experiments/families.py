@@ -14,8 +14,8 @@ import xarray as xr
 
 from empirical.ensemble import log_spaced_steps
 from empirical.experiments.lab import Lab
-from empirical.experiments.observe import Measurements
 from empirical.experiments.plane import REGIMES, Plane, PlaneConfig, run_plane
+from empirical.observe import Measurements
 from empirical.shard import TrainingConfig
 from empirical.trace import (
     NETWORK_TRACE,
