@@ -523,14 +523,20 @@ class Compare:
 
 @dataclass(frozen=True)
 class Figures:
-    """The paper's main figures, their captions, and the ledger of claims."""
+    """The paper's figures, main ones and appendix, their captions, and the ledger of claims."""
 
     out: Path
     """Directory of the run; the same command goes on with it, other figures of the same scale join it."""
     names: Annotated[tuple[str, ...], tyro.conf.Positional, arg(metavar="NAME …|all")] = ("all",)
-    """Which figures: fig1 … fig5, or all."""
+    """Which figures: main (fig1 … fig5), appendix, all (both), or by name: fig1, fig2, fig3, fig4, fig5,
+    appendix-portraits, appendix-depth, appendix-budgets, appendix-spectra, appendix-catapults, appendix-silent,
+    appendix-agreement, appendix-kernels, appendix-consistency, appendix-collapse, appendix-sizes, appendix-optimizers,
+    appendix-degree."""
     scale: Literal["quick", "full"] = "quick"
     """quick: minutes on two cores. full: wider, longer, more seeds; for a GPU, or a night."""
+    campaign: Path | None = None
+    """Folder of campaigns (exponents.csv in it or below it) that appendix-degree and claims about every architecture
+    are drawn from; the committed ones when not given."""
     first_seed: int = 0
     """Seed of the first networks and data; another one repeats everything on unseen ones."""
     device: str = "cpu"
@@ -540,20 +546,23 @@ class Figures:
 
     def run(self) -> None:
         """Compute what is missing, then draw, judge and write."""
+        from empirical.experiments.appendix import AppendixExperiments
         from empirical.experiments.lab import Lab
-        from empirical.experiments.scales import SCALES, Experiments
+        from empirical.experiments.scales import SCALES
         from empirical.runners import Runner, default_workers, device_list
         from empirical.store import RunDirectory
+        from paper_figures.claims.tables import RESULTS
         from paper_figures.figures import chosen_figures, render
         from paper_figures.ledger import VERDICTS
 
-        names = chosen_figures(self.names)
+        campaign = self.campaign or RESULTS
+        names = chosen_figures(self.names, campaign=campaign)
         kind, devices = device_list(self.device)
         scale = SCALES[self.scale].from_seed(self.first_seed).on(kind)
         store = RunDirectory(self.out, scale.describe())
         workers = default_workers(devices) if self.workers is None else self.workers
         with Runner(workers, devices) as runner, _Progress() as progress:
-            rendered = render(names, Experiments(scale, Lab(store, runner, progress)), store)
+            rendered = render(names, AppendixExperiments(scale, Lab(store, runner, progress)), store, campaign)
         for name, seconds in rendered.seconds.items():
             print(f"{name}: {seconds:.0f} s")
         counts = rendered.ledger["verdict"].value_counts()

@@ -6,7 +6,7 @@ thread, so that no sum depends on how many cores there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -23,7 +23,7 @@ from empirical.losses import LOSSES
 from empirical.models import Architecture
 from empirical.models.catalogue import OPTIONS, Shape, build, complete, describe
 from empirical.models.user import UserArchitecture
-from empirical.networks import Networks, Probe
+from empirical.networks import Networks
 from empirical.optimizers import DEFAULT_BETA, OPTIMIZERS
 from empirical.schedules import DEFAULT_WARMUP, Schedule
 from simulate import CellResults, Thresholds
@@ -266,21 +266,19 @@ def _stream(config: TrainingConfig, seed: int) -> _RememberedStream | DataStream
     return _remembered(stream) if size < REMEMBERED_BYTES else stream
 
 
-def train_block(
-    block: Block, device: str | None = None, *, probe: Probe | None = None, probe_steps: Iterable[int] = ()
-) -> EnsembleResult:
+def train_block(block: Block, device: str | None = None) -> EnsembleResult:
     """Train the cells of a block.
 
     Args:
         block: what to train.
         device: which device of the configuration's kind; the configuration's own when ``None``.
-        probe: shown the networks at ``probe_steps``, as in ``Ensemble.run``.
-        probe_steps: steps in 0 … T.
 
     Returns:
         Their results, in the order of the cells.
     """
-    config = block.config if device is None else replace(block.config, device=device)
+    if device is not None:  # what measures has to be there too
+        block = replace(block, config=replace(block.config, device=device))
+    config = block.config
     with reproducible_torch(config.device):
         ensemble = Ensemble(
             config.spec(),
@@ -300,7 +298,7 @@ def train_block(
         )
         observer = block.observer()
         if observer is None:
-            return ensemble.run(config.steps, log_spaced_steps(config.steps), probe=probe, probe_steps=probe_steps)
+            return ensemble.run(config.steps, log_spaced_steps(config.steps))
         seen = ensemble.run(config.steps, observer.curve_steps, probe=observer, probe_steps=observer.steps)
         return observer.result(seen)
 
@@ -320,7 +318,7 @@ def to_arrays(result: EnsembleResult) -> dict[str, NDArray]:
     return result.cells.fields() | {name: getattr(result, name) for name in _CURVES}
 
 
-def from_arrays(arrays: dict[str, NDArray]) -> EnsembleResult:
+def from_arrays(arrays: Mapping[str, NDArray]) -> EnsembleResult:
     """Build a result from the arrays of a shard.
 
     Args:

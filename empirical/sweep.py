@@ -8,9 +8,9 @@ as a shard under its own key; a block without a shard is therefore looked for as
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,10 @@ LARGEST_BLOCK = 32
 """Cells in one ensemble: their weights fit a core's share of the cache; a block is what an interruption can lose."""
 
 OnBlock = Callable[[int, int, bool], None]
+Arrays = dict[str, NDArray]
+BlockType = TypeVar("BlockType", bound=Block)
+SHARED = "curve_steps"
+"""The one array of a shard that has no row for each cell: it is the same in every block of a run."""
 
 
 class Sweep:
@@ -65,19 +69,12 @@ class Sweep:
         """
         if len(gamma) == 0:
             raise InputError("cells", 0, "at least one")
-        places: dict[Block, NDArray[np.intp]] = {}
-        results: dict[Block, EnsembleResult] = {}
         # at least two blocks, so that two processes share a small round; never a function of how many there are
         count = max(-(-len(gamma) // LARGEST_BLOCK), min(2, len(gamma)))
+        places: dict[Block, NDArray[np.intp]] = {}
         for part in np.array_split(np.arange(len(gamma)), count):
             places[Block(self.config, *(tuple(values[part].tolist()) for values in (gamma, eta, seed)))] = part
-        missing = [part for block in places for part in self._missing(block, results)]
-        for block, result in self.runner.run(missing):
-            if self.store is not None:
-                self.store.write_shard(block.key(), to_arrays(result))
-            results[block] = result
-            self._report(block, held=False)
-        return _join([_whole(block, results) for block in places], np.concatenate(list(places.values())))
+        return from_arrays(run_blocks(places, to_arrays, self.store, self.runner, self.on_block))
 
     def run_cells(self, gamma: NDArray[np.float64], eta: NDArray[np.float64], seed: NDArray[np.int64]) -> CellResults:
         """Run cells and leave their curves in the shards: what ``trace_boundaries`` calls.
@@ -92,42 +89,74 @@ class Sweep:
         """
         return self.run(gamma, eta, seed).cells
 
-    def _missing(self, block: Block, results: dict[Block, EnsembleResult]) -> list[Block]:
+
+def run_blocks(
+    places: Mapping[BlockType, NDArray[np.intp]],
+    pack: Callable[[Any], Arrays],
+    store: RunDirectory | None,
+    runner: Runner,
+    on_block: OnBlock,
+) -> Arrays:
+    """Train what has no shard, keep it, and put everything together.
+
+    Args:
+        places: blocks, each with the positions of its cells; together they are 0 … cells − 1.
+        pack: flattens a block's result into the arrays of its shard.
+        store: where shards go; nothing is kept when ``None``.
+        runner: who trains.
+        on_block: called after each block with (cells, cell-steps budgeted, whether it was read back).
+
+    Returns:
+        The arrays of all blocks in the order of the cells.
+    """
+    results: dict[Block, Arrays] = {}
+
+    def report(block: Block, held: bool) -> None:
+        on_block(len(block.gamma), len(block.gamma) * block.config.steps, held)
+
+    def kept(block: Block) -> bool:
+        """Whether there is a shard of a block, or of any part of it."""
+        assert store is not None
+        return store.shard_path(block.key()).exists() or any(kept(half) for half in block.halves())
+
+    def missing(block: Block) -> list[Block]:
         """What is left to train of a block, itself or halves of it; what has been kept goes to the results."""
-        if self.store is None:
+        if store is None:
             return [block]
-        arrays = self.store.read_shard(block.key())
+        arrays = store.read_shard(block.key())
         if arrays is not None:
-            results[block] = from_arrays(arrays)
-            self._report(block, held=True)
+            results[block] = arrays
+            report(block, held=True)
             return []
-        if any(self._kept(half) for half in block.halves()):
-            return [part for half in block.halves() for part in self._missing(half, results)]
+        if any(kept(half) for half in block.halves()):
+            return [part for half in block.halves() for part in missing(half)]
         return [block]
 
-    def _kept(self, block: Block) -> bool:
-        """Whether there is a shard of a block, or of any part of it."""
-        assert self.store is not None
-        return self.store.shard_path(block.key()).exists() or any(self._kept(half) for half in block.halves())
+    untrained = [part for whole in places for part in missing(whole)]
+    for block, result in runner.run(untrained):
+        results[block] = pack(result)
+        if store is not None:
+            store.write_shard(block.key(), results[block])
+        report(block, held=False)
+    return _join([_whole(block, results) for block in places], np.concatenate(list(places.values())))
 
-    def _report(self, block: Block, *, held: bool) -> None:
-        self.on_block(len(block.gamma), len(block.gamma) * block.config.steps, held)
 
-
-def _whole(block: Block, results: dict[Block, EnsembleResult]) -> EnsembleResult:
+def _whole(block: Block, results: Mapping[Block, Arrays]) -> Arrays:
     """Result of a block, put together where it was trained in parts."""
     if block in results:
         return results[block]
     return _join([_whole(half, results) for half in block.halves()], np.arange(len(block.gamma)))
 
 
-def _join(parts: list[EnsembleResult], places: NDArray[np.intp]) -> EnsembleResult:
-    """Results of several blocks, in the order of the cells."""
+def _join(parts: list[Arrays], places: NDArray[np.intp]) -> Arrays:
+    """Arrays of several blocks, in the order of the cells; NaN for the cells of a block that has no such array."""
     back = np.argsort(places, kind="stable")
-    cells = [part.cells.fields() for part in parts]
-    fields = {name: np.concatenate([c[name] for c in cells])[back] for name in cells[0]}
-    curves = [np.concatenate([getattr(p, name) for p in parts])[back] for name in ("loss_curve", "accuracy_curve")]
-    return EnsembleResult(CellResults(**fields), parts[0].curve_steps, *curves)
+    joined: Arrays = {SHARED: parts[0][SHARED]}
+    for name in dict.fromkeys(name for part in parts for name in part if name != SHARED):
+        shape = next(part[name].shape[1:] for part in parts if name in part)
+        rows = [part[name] if name in part else np.full((len(part["outcome"]), *shape), np.nan) for part in parts]
+        joined[name] = np.concatenate(rows)[back]
+    return joined
 
 
 def sweep_portrait(

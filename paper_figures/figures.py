@@ -1,4 +1,4 @@
-"""The paper's main figures by name: what each needs, how it is drawn, and what its caption says.
+"""The paper's figures by name, main ones and appendix: what each needs, how it is drawn, and what its caption says.
 
 Every number of a caption is taken from the ledger of claims, with its interval.
 """
@@ -7,53 +7,32 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
-from matplotlib.figure import Figure
 
 from empirical.experiments.analysis import agreement_matrix, catapult_fit, loss_laws, plateaus, sharpness_fits
-from empirical.experiments.scales import Experiments, Scale
-from empirical.store import RunDirectory, source_revision, write_atomically
+from empirical.experiments.appendix import AppendixExperiments
+from empirical.experiments.scales import Scale
+from empirical.store import RunDirectory, canonical_json, source_revision, write_atomically
 from paper_figures import fig1_phase_portraits as fig1
 from paper_figures import fig2_online_loss as fig2
 from paper_figures import fig3_hessian as fig3
 from paper_figures import fig4_catapults as fig4
 from paper_figures import fig5_agreement as fig5
+from paper_figures.appendix import APPENDIX
 from paper_figures.claims import CLAIMS, committed_tables
+from paper_figures.claims.tables import RESULTS
+from paper_figures.figure import PaperFigure
 from paper_figures.ledger import judge_all, measured, to_csv, to_html
 from paper_figures.output import Provenance, save_figure
-from theory.errors import one_of
-
-Data = Mapping[str, Any]
+from theory.errors import InputError, one_of
 
 RUNTIMES = "runtimes.json"
 """Seconds that each figure took when it was first made; one that shares experiments with an earlier one is quick."""
-
-
-@dataclass(frozen=True)
-class PaperFigure:
-    """One of the paper's figures.
-
-    Attributes:
-        name: such as ``fig1``.
-        title: for metadata and the gallery.
-        needs: experiments that it draws.
-        bears_on: further experiments that claims beside it are judged from.
-        draw: from the data to the figure.
-        caption: a template, in which ``m(id)`` is a measured number of the ledger.
-    """
-
-    name: str
-    title: str
-    needs: tuple[str, ...]
-    bears_on: tuple[str, ...]
-    draw: Callable[[Data], Figure]
-    caption: str
 
 
 FIGURES: dict[str, PaperFigure] = {
@@ -84,22 +63,39 @@ FIGURES: dict[str, PaperFigure] = {
         ),
     )
 }  # fmt: skip
-"""By name, in the order of the paper."""
+"""The main figures by name, in the order of the paper."""
+
+EVERY: dict[str, PaperFigure] = FIGURES | APPENDIX
+"""The main figures, then the appendix."""
+
+GROUPS: dict[str, tuple[str, ...]] = {"all": tuple(EVERY), "main": tuple(FIGURES), "appendix": tuple(APPENDIX)}
+"""Several figures by one name."""
 
 
-def chosen_figures(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of figures, ``all`` spelled out.
+def chosen_figures(names: tuple[str, ...], *, campaign: Path = RESULTS) -> tuple[str, ...]:
+    """Names of figures, groups spelled out.
 
     Args:
-        names: as on the command line; all when empty.
+        names: as on the command line, of ``EVERY`` and ``GROUPS``; all when empty.
+        campaign: folder below which the tables of campaigns lie.
 
     Returns:
-        Names of ``FIGURES``, each once, in the order of the paper.
+        Names of ``EVERY``, each once, in the order of the paper; of a group, figures that are drawn from campaigns are
+        left out when there are none.
+
+    Raises:
+        InputError: a figure asked for by its name needs campaigns, and there are none.
     """
     for name in names:
-        one_of("NAME", name, ("all", *FIGURES))
-    everything = not names or "all" in names
-    return tuple(name for name in FIGURES if everything or name in names)
+        one_of("NAME", name, (*GROUPS, *EVERY))
+    asked = {one for name in names or ("all",) for one in GROUPS.get(name, (name,))}
+    measured_elsewhere = {name for name in asked if "tables" in EVERY[name].needs}
+    if measured_elsewhere and committed_tables(campaign) is None:
+        if by_name := measured_elsewhere & set(names):
+            what = f"a folder with exponents.csv in it or below it, from which {', '.join(sorted(by_name))} is drawn"
+            raise InputError("--campaign", str(campaign), what)
+        asked -= measured_elsewhere
+    return tuple(name for name in EVERY if name in asked)
 
 
 def caption(figure: PaperFigure, ledger: pd.DataFrame, scale: Scale) -> str:
@@ -149,13 +145,17 @@ def _runtimes(store: RunDirectory, seconds: dict[str, float]) -> dict[str, float
     return before | {name: round(max(took, before.get(name, 0.0)), 1) for name, took in seconds.items()}
 
 
-def render(names: tuple[str, ...], experiments: Experiments, store: RunDirectory) -> Rendered:
+def render(
+    names: tuple[str, ...], experiments: AppendixExperiments, store: RunDirectory, campaign: Path = RESULTS
+) -> Rendered:
     """Compute what is missing, draw the figures, judge the claims, write captions.
 
     Args:
-        names: of ``FIGURES``.
+        names: of ``EVERY``.
         experiments: where the data come from.
-        store: where files go: ``NAME.png, .svg, .pdf, .md``, ``claims.csv``, ``claims.html`` and ``runtimes.json``.
+        store: where files go: ``NAME.png, .svg, .pdf, .md``, ``claims.csv``, ``claims.html`` and ``runtimes.json``;
+            ``appendix.json`` says what was trained for the appendix, as the manifest does for the main figures.
+        campaign: folder below which the tables of campaigns lie.
 
     Returns:
         What was written.
@@ -166,20 +166,22 @@ def render(names: tuple[str, ...], experiments: Experiments, store: RunDirectory
     data: dict[str, Any] = {}
     files: list[Path] = []
     seconds: dict[str, float] = {}
-    tables = committed_tables()
+    tables = committed_tables(campaign)
     if tables is not None:
         data["tables"] = tables
     for name in names:
-        figure, start = FIGURES[name], time.monotonic()
-        for need in (*figure.needs, *figure.bears_on):
+        figure, start = EVERY[name], time.monotonic()
+        for need in {*figure.needs, *figure.bears_on} - {"tables"}:
             data[need] = getattr(experiments, need)
         made = Provenance(figure.title, command.format(figure=name), revision)
         files += save_figure(store, name, figure.draw(data), made)
         seconds[name] = time.monotonic() - start
     ledger = judge_all(CLAIMS, data, command)
-    texts = {f"{name}.md": caption(FIGURES[name], ledger, scale) + "\n" for name in names}
+    texts = {f"{name}.md": caption(EVERY[name], ledger, scale) + "\n" for name in names}
     texts["claims.csv"] = to_csv(ledger)
     texts["claims.html"] = to_html(ledger, f"Scale {scale.name}, source revision {revision}.")
+    if set(names) & set(APPENDIX):
+        texts["appendix.json"] = canonical_json(experiments.appendix.describe()) + "\n"
     texts[RUNTIMES] = json.dumps(_runtimes(store, seconds), indent=2) + "\n"
     for file, text in texts.items():  # they follow from which figures were asked for: replaced without a notice
         write_atomically(store.path / file, text)

@@ -17,17 +17,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from empirical.campaign.plan import Plan
 from empirical.ensemble import log_spaced_steps
-from empirical.measure.degree import euler_degree
-from empirical.measure.hessian import top_eigenvalues
-from empirical.networks import Networks
-from empirical.shard import Block, TrainingConfig, train_block
-from empirical.store import RunDirectory
+from empirical.observe import Measurements, observe
 from empirical.sweep import Sweep
 from simulate import BoundaryPoints, Outcome, ScalingFit, fit_power_law, trace_boundaries
 
@@ -42,9 +36,6 @@ SETTLED = 0.05
 
 EXAMPLES = 256
 """Fresh examples, of batches after the last, over which degree and sharpness are averaged (at least)."""
-
-SHARPNESS_TOLERANCE = 1e-2
-"""Largest relative residual of an eigenvalue; its error is of the order of the square."""
 
 PATH_POINTS = 12
 """Log-spaced steps at which the path of D is kept."""
@@ -97,56 +88,32 @@ class DegreeCells:
 
 
 def train_degrees(
-    plan: Plan,
-    gamma: NDArray[np.float64],
-    eta: NDArray[np.float64],
-    seed: NDArray[np.int64],
-    store: RunDirectory | None,
+    plan: Plan, gamma: NDArray[np.float64], eta: NDArray[np.float64], seed: NDArray[np.int64], sweep: Sweep
 ) -> DegreeCells:
-    """Train cells and measure D at log-spaced steps; kept as a shard.
+    """Train cells, measure D at log-spaced steps, and the sharpness after the last one.
 
     Args:
         plan: whose networks these are.
         gamma: feature-learning strengths, shape ``(cells,)``.
         eta: learning rates, same shape.
         seed: seeds, same shape.
-        store: where the result is kept.
+        sweep: says who trains, and where the shards go.
 
     Returns:
         The cells and their degrees.
     """
     config = plan.config
-    block = Block(config, tuple(gamma.tolist()), tuple(eta.tolist()), tuple(seed.tolist()))
     steps = np.unique(np.append(log_spaced_steps(config.steps, PATH_POINTS), config.steps))
-    sharp = plan.unit.entry.sharpness
-    key = {"measured": "euler_degree", "examples": EXAMPLES, "at": steps.tolist(), "sharpness": sharp} | block.key()
-    held = store.read_shard(key) if store is not None else None
-    if held is None:
-        degree, sharpness = np.full((len(gamma), len(steps)), np.nan), np.full(len(gamma), np.nan)
-        fresh = {int(s): _fresh_examples(config, int(s)) for s in np.unique(seed)}
-
-        def probe(step: int, networks: Networks) -> None:
-            x, y = (part.to(networks.gamma.device, torch.float64) for part in fresh[networks.seed])
-            degree[networks.cells, int(np.searchsorted(steps, step))] = euler_degree(networks, x)
-            if sharp and step == config.steps:
-                spectrum = top_eigenvalues(
-                    networks, x, y, 1, loss=config.loss, tolerance=SHARPNESS_TOLERANCE, keep_vectors=False
-                )
-                found = torch.where(spectrum.converged, spectrum.values[:, 0], torch.nan)
-                sharpness[networks.cells] = found.cpu().numpy()
-
-        result = train_block(block, probe=probe, probe_steps=steps.tolist())
-        held = {"outcome": result.cells.outcome, "step": steps, "degree": degree, "sharpness": sharpness}
-        if store is not None:
-            store.write_shard(key, held)
-    return DegreeCells(gamma, eta, seed, held["outcome"], held["step"], held["degree"], held["sharpness"])
-
-
-def _fresh_examples(config: TrainingConfig, seed: int) -> tuple[Tensor, Tensor]:
-    """Inputs and targets of the batches after the last one."""
-    stream, count = config.stream(seed), -(-EXAMPLES // config.batch_size)
-    batches = [stream(config.steps + i) for i in range(count)]
-    return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+    wanted: tuple[tuple[str, tuple[int, ...]], ...] = (("euler_degree", tuple(steps.tolist())),)
+    if plan.unit.entry.sharpness:
+        wanted += (("sharpness", (config.steps,)),)
+    what = Measurements(wanted, examples=EXAMPLES, sample="fresh", eigenvalues=1)
+    found = observe(
+        config, gamma, eta, seed, what, store=sweep.store, runner=sweep.runner, on_block=sweep.on_block
+    )  # fmt: skip
+    unseen = np.full((len(gamma), 1), np.nan)  # no cell was left after the last step, or none was to be measured
+    sharpness = found.measured.get("sharpness", unseen)[:, 0]
+    return DegreeCells(gamma, eta, seed, found.cells.outcome, steps, found.measured["euler_degree"], sharpness)
 
 
 def measure_degrees(plan: Plan, sweep: Sweep, seeds: tuple[int, ...]) -> tuple[DegreeCells | None, BoundaryPoints]:
@@ -170,7 +137,7 @@ def measure_degrees(plan: Plan, sweep: Sweep, seeds: tuple[int, ...]) -> tuple[D
     gamma = np.tile(found.gamma, len(seeds))
     eta = np.tile(found.eta_low / BELOW_CRIT, len(seeds))
     seed = np.repeat(np.array(seeds, dtype=np.int64), len(found))
-    return train_degrees(plan, gamma, eta, seed, sweep.store), found
+    return train_degrees(plan, gamma, eta, seed, sweep), found
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from empirical.experiments.lab import Lab
-from empirical.experiments.observe import Measurements
+from empirical.observe import Measurements
 from empirical.shard import TrainingConfig
 from empirical.trace import exact_law, law_of
 from simulate import Outcome

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from empirical.experiments.observe import Measurements, ObservedResult, observe
+from empirical.observe import Measurements, ObservedResult, observe
 from empirical.runners import Runner
 from empirical.shard import TrainingConfig
 from empirical.store import RunDirectory

@@ -13,8 +13,8 @@ import xarray as xr
 
 from empirical.ensemble import log_spaced_steps
 from empirical.experiments.lab import Lab
-from empirical.experiments.observe import Measurements
 from empirical.experiments.plane import Plane, convergent_eta
+from empirical.observe import Measurements
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import numpy as np
 import xarray as xr
 
 from empirical.experiments.lab import Lab
-from empirical.experiments.observe import Measurements
 from empirical.experiments.plane import Plane, convergent_eta
+from empirical.observe import Measurements
 
 
 @dataclass(frozen=True)

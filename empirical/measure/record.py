@@ -11,7 +11,7 @@ they are put together again: every cell of the run has its row, NaN from the ste
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -36,12 +36,14 @@ class Measurement:
         dims: names of the dimensions after cell and step; made up from the measurement's name when there are none.
         units: ``"1"`` for pure numbers.
         description: a phrase, kept as ``long_name``.
+        steps: when it is made; at every step that the recorder is shown when ``None``.
     """
 
     function: Function
     dims: tuple[str, ...] = ()
     units: str = "1"
     description: str = ""
+    steps: frozenset[int] | None = None
 
 
 class CellTable(Protocol):
@@ -105,6 +107,8 @@ class Recorder:
             InputError: a measurement that does not give one row a cell, or whose rows change shape.
         """
         for name, measurement in self.measurements.items():
+            if measurement.steps is not None and step not in measurement.steps:
+                continue
             values = np.asarray(measurement.function(networks), dtype=np.float64)
             if values.ndim == 0 or len(values) != len(networks):
                 raise InputError(name, values.shape, f"one row for each of the {len(networks)} cells")
@@ -115,6 +119,26 @@ class Recorder:
             for cell, row in zip(networks.cells, values, strict=True):
                 rows[int(cell), int(step)] = row.copy()
 
+    def values(self, name: str, cells: int, steps: Sequence[int]) -> NDArray[np.float64] | None:
+        """One measurement as an array.
+
+        Args:
+            name: of the measurement.
+            cells: cells of the run.
+            steps: the steps that are wanted.
+
+        Returns:
+            Shape ``(cells, steps, …)``, NaN where there is nothing; ``None`` where it was never made.
+        """
+        rows, column = self._rows[name], {int(step): i for i, step in enumerate(steps)}
+        if not rows:
+            return None
+        values = np.full((cells, len(column), *next(iter(rows.values())).shape), np.nan)
+        for (cell, step), row in rows.items():
+            if step in column:
+                values[cell, column[step]] = row
+        return values
+
     def dataset(self, cells: CellTable) -> xr.Dataset:
         """Everything measured so far.
 
@@ -122,8 +146,8 @@ class Recorder:
             cells: the run's γ, η and seeds, one entry a cell.
 
         Returns:
-            One variable a measurement, dims ``cell, step, …``, float64, NaN where a cell was not shown; coordinates
-            ``gamma, eta, seed`` along ``cell`` and τ = ηt/γ, ``tau``, along both.
+            One variable for each measurement that was made, dims ``cell, step, …``, float64, NaN where a cell was not
+            shown; coordinates ``gamma, eta, seed`` along ``cell`` and τ = ηt/γ, ``tau``, along both.
 
         Raises:
             InputError: nothing was measured, cells beyond the table, or names of dimensions that do not fit.
@@ -135,7 +159,6 @@ class Recorder:
         if max(cell for cell, _ in shown) >= len(gamma):
             raise InputError("cells", len(gamma), "the table of the run that was recorded")
         steps = np.array(sorted({step for _, step in shown}), dtype=np.int64)
-        column = {int(step): i for i, step in enumerate(steps)}
         data = xr.Dataset(
             coords={
                 "cell": np.arange(len(gamma)),
@@ -151,14 +174,12 @@ class Recorder:
             }
         )
         for name, measurement in self.measurements.items():
-            rows = self._rows[name]
-            shape = next(iter(rows.values())).shape
-            values = np.full((len(gamma), len(steps), *shape), np.nan)
-            for (cell, step), row in rows.items():
-                values[cell, column[step]] = row
-            dims = measurement.dims or tuple(f"{name}_{axis}" for axis in range(len(shape)))
-            if len(dims) != len(shape):
-                raise InputError(f"dims of {name}", dims, f"{len(shape)} names")
+            values = self.values(name, len(gamma), steps.tolist())
+            if values is None:
+                continue
+            dims = measurement.dims or tuple(f"{name}_{axis}" for axis in range(values.ndim - 2))
+            if len(dims) != values.ndim - 2:
+                raise InputError(f"dims of {name}", dims, f"{values.ndim - 2} names")
             about = {"units": measurement.units, "long_name": measurement.description or name.replace("_", " ")}
             data[name] = (("cell", "step", *dims), values, about)
         return data

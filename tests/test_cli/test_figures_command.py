@@ -43,7 +43,7 @@ def drawn(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(scales.SCALES, "quick", TINY)
-        ran = run("figures", "all", "--workers", "1", "--out", folder)
+        ran = run("figures", "main", "--workers", "1", "--out", folder)
     assert ran.code == 0, ran.err
     return folder, ran
 
@@ -70,7 +70,7 @@ def test_a_second_call_trains_nothing_and_says_the_same(drawn, run, monkeypatch)
 
     monkeypatch.setitem(scales.SCALES, "quick", TINY)
     monkeypatch.setattr("empirical.runners.train_block", refuse)
-    ran = run("figures", "all", "--workers", "1", "--out", folder)
+    ran = run("figures", "main", "--workers", "1", "--out", folder)
     assert ran.code == 0, ran.err
     assert {name: (folder / name).read_bytes() for name in before} == before
 
@@ -84,7 +84,7 @@ def test_an_unknown_figure_is_refused_before_anything_is_made(run, tmp_path):
 
 def test_measured_cells_train_as_those_of_a_sweep():
     """The probe is shown the networks and changes nothing: bit for bit the outcome of an unobserved run."""
-    from empirical.experiments.observe import Measurements, observe
+    from empirical.observe import Measurements, observe
 
     config = TINY.mse.training
     gamma, eta, seed = np.array([0.1, 1.0, 10.0]), np.array([0.01, 0.1, 1.0]), np.array([0, 1, 0])

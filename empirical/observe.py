@@ -1,8 +1,8 @@
 """Trains cells and measures them on the way; every block is kept as a shard, so that a second call trains nothing.
 
-A measurement is a name of ``measures.MEASURES`` and the steps at which it is taken. Blocks go through the same runners
-as those of a sweep; their key holds the measurements too, and the cells of a block are of one seed, because a
-measurement is made of all cells of a seed at once.
+A measurement is a name of ``measure.catalogue.MEASURES`` and the steps at which it is taken. Blocks go through the same
+runners as those of a sweep; their key holds the measurements too, and the cells of a block are of one seed, because a
+measurement is made of all cells of a seed at once. Each block is watched by a ``Recorder``, where its process is.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from empirical.ensemble import EnsembleResult
-from empirical.experiments.measures import MEASURES, Sample
+from empirical.ensemble import EnsembleResult, log_spaced_steps
+from empirical.measure.catalogue import MEASURES, SAMPLES, Sample
+from empirical.measure.record import Measurement, Recorder
 from empirical.networks import Networks
 from empirical.runners import Runner
 from empirical.shard import Block, TrainingConfig, from_arrays, to_arrays
 from empirical.store import RunDirectory
-from empirical.sweep import OnBlock
-from simulate import CellResults
+from empirical.sweep import OnBlock, run_blocks
 from theory.errors import InputError, one_of
 
 LARGEST_BLOCK = 16
@@ -33,7 +33,8 @@ class ObservedResult(EnsembleResult):
     """What became of the cells, and what was measured on them.
 
     Attributes:
-        measured: by name, each ``(cells, steps of the measurement, …)``; NaN once a cell was decided.
+        measured: by name, each ``(cells, steps of the measurement, …)``; NaN once a cell was decided; absent
+            where no cell was shown.
     """
 
     measured: dict[str, NDArray[np.float64]]
@@ -44,23 +45,26 @@ class Measurements:
     """What is measured, when, and on what.
 
     Attributes:
-        steps: by name of ``MEASURES``: the steps, in 0 … T.
-        examples: examples of the test set that measurements are made on, the first ones.
+        steps: by name of ``measure.catalogue.MEASURES``: the steps, in 0 … T.
+        examples: how many examples measurements are made on.
+        sample: which ones: ``test`` or ``fresh``, as in ``measure.catalogue.SAMPLES``.
         eigenvalues: eigenvalues of a Hessian that are kept.
         curve_steps: steps at which losses are kept; the ensemble's own when empty.
 
     Raises:
-        InputError: an unknown measurement.
+        InputError: an unknown measurement or sample.
     """
 
     steps: tuple[tuple[str, tuple[int, ...]], ...]
     examples: int = 256
+    sample: str = "test"
     eigenvalues: int = 20
     curve_steps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name, _ in self.steps:
             one_of("measurement", name, tuple(MEASURES))
+        one_of("sample", self.sample, SAMPLES)
 
 
 @dataclass(frozen=True)
@@ -83,24 +87,26 @@ class ObservedBlock(Block):
 
 
 class Recording:
-    """Measures the networks that it is shown.
+    """Measures the networks of a block.
 
     Args:
-        block: the cells, and what is measured on them.
+        block: the cells, all of one seed, and what is measured on them.
     """
 
     def __init__(self, block: ObservedBlock) -> None:
         what = block.measurements
-        self.block, self.plan = block, {name: list(steps) for name, steps in what.steps}
+        self.block, self.plan = block, dict(what.steps)
         self.steps = frozenset(step for steps in self.plan.values() for step in steps)
-        self._sample = Sample.of(block.config, what.examples, what.eigenvalues)
-        self._measured: dict[str, NDArray[np.float64]] = {}
+        sample = Sample.of(block.config, block.seed[0], what.examples, what.eigenvalues, what.sample)
+
+        def made_at(name: str, steps: tuple[int, ...]) -> Measurement:
+            return Measurement(lambda networks: MEASURES[name](networks, sample), steps=frozenset(steps))
+
+        self._recorder = Recorder({name: made_at(name, steps) for name, steps in self.plan.items()})
 
     @property
     def curve_steps(self) -> NDArray[np.int64]:
         """Steps at which losses are kept."""
-        from empirical.ensemble import log_spaced_steps
-
         given = self.block.measurements.curve_steps
         return np.array(given, dtype=np.int64) if given else log_spaced_steps(self.block.config.steps)
 
@@ -111,14 +117,7 @@ class Recording:
             step: t.
             networks: some of the cells.
         """
-        for name, steps in self.plan.items():
-            if step not in steps:
-                continue
-            values = np.asarray(MEASURES[name](networks, self._sample), dtype=np.float64)
-            if name not in self._measured:
-                shape = (len(self.block.gamma), len(steps), *values.shape[1:])
-                self._measured[name] = np.full(shape, np.nan)
-            self._measured[name][networks.cells, steps.index(step)] = values
+        self._recorder(step, networks)
 
     def result(self, trained: EnsembleResult) -> ObservedResult:
         """Put what was measured beside what became of the cells.
@@ -130,7 +129,9 @@ class Recording:
             Both.
         """
         plain = {f.name: getattr(trained, f.name) for f in fields(EnsembleResult)}
-        return ObservedResult(**plain, measured=self._measured)
+        cells = len(self.block.gamma)
+        made = {name: self._recorder.values(name, cells, steps) for name, steps in self.plan.items()}
+        return ObservedResult(**plain, measured={name: rows for name, rows in made.items() if rows is not None})
 
 
 _PREFIX = "measured."
@@ -209,51 +210,4 @@ def observe(
     if len(cells[0]) == 0:
         raise InputError("cells", 0, "at least one")
     places = _blocks(config, cells, measurements)
-    results: dict[Block, ObservedResult] = {}
-    missing: list[Block] = []
-    for block in places:
-        arrays = None if store is None else store.read_shard(block.key())
-        if arrays is None:
-            missing.append(block)
-        else:
-            results[block] = observed_from_arrays(arrays)
-            on_block(len(block.gamma), len(block.gamma) * config.steps, True)
-    # a block that does not fit in memory comes back as its halves: they are not kept, and joined below
-    halves: list[tuple[Block, ObservedResult]] = []
-    for done, trained in (runner or Runner()).run(missing):
-        assert isinstance(trained, ObservedResult)
-        on_block(len(done.gamma), len(done.gamma) * config.steps, False)
-        if done not in places:
-            halves.append((done, trained))
-            continue
-        results[done] = trained
-        if store is not None:
-            store.write_shard(done.key(), observed_to_arrays(trained))
-    pieces = [(places[block], result) for block, result in results.items() if isinstance(block, ObservedBlock)]
-    pieces += [(_positions(cells, block), result) for block, result in halves]
-    return _join(pieces)
-
-
-def _positions(cells: tuple[NDArray, NDArray, NDArray], block: Block) -> NDArray[np.intp]:
-    """Where the cells of a half stand."""
-    table = {key: i for i, key in enumerate(zip(*(values.tolist() for values in cells), strict=True))}
-    return np.array([table[key] for key in zip(block.gamma, block.eta, block.seed, strict=True)], dtype=np.intp)
-
-
-def _join(pieces: list[tuple[NDArray[np.intp], ObservedResult]]) -> ObservedResult:
-    """Results of several blocks, in the order of the cells; a measurement that a block never made is NaN there."""
-    back = np.argsort(np.concatenate([places for places, _ in pieces]), kind="stable")
-    parts = [result for _, result in pieces]
-    cells = {
-        name: np.concatenate([part.cells.fields()[name] for part in parts])[back] for name in parts[0].cells.fields()
-    }
-    losses, accuracies = (
-        np.concatenate([getattr(p, name) for p in parts])[back] for name in ("loss_curve", "accuracy_curve")
-    )
-    measured = {}
-    for name in {name for part in parts for name in part.measured}:
-        shape = next(part.measured[name].shape[1:] for part in parts if name in part.measured)
-        missing = (np.full((len(part.cells.outcome), *shape), np.nan) for part in parts)
-        filled = [part.measured.get(name, empty) for part, empty in zip(parts, missing, strict=True)]
-        measured[name] = np.concatenate(filled)[back]
-    return ObservedResult(CellResults(**cells), parts[0].curve_steps, losses, accuracies, measured)
+    return observed_from_arrays(run_blocks(places, observed_to_arrays, store, runner or Runner(), on_block))

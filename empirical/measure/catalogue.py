@@ -1,4 +1,8 @@
-"""The measurements that the figures need, by name: functions of all cells of a seed and a sample of test examples."""
+"""Measurements by name: functions of all cells of a seed and a sample of examples, for blocks that are kept as shards.
+
+A worker process is told what to measure by these names (``empirical.observe``); in one process any function of
+``Networks`` can be recorded (``empirical.measure.record``).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,13 @@ from torch import Tensor
 
 from empirical.networks import Networks
 from empirical.shard import TrainingConfig
+from theory.errors import one_of
+
+SAMPLES = ("test", "fresh")
+"""``test``: the first examples of the test set; ``fresh``: those of the seed's batches after the last one."""
+
+SHARPNESS_TOLERANCE = 1e-2
+"""Largest relative residual of a sharpness; its error is of the order of the square."""
 
 
 @dataclass(frozen=True)
@@ -20,35 +31,42 @@ class Sample:
     """What measurements are made on.
 
     Attributes:
-        x: test inputs ``(examples, d)``, float64.
-        y: one-hot targets ``(examples, classes)``, float64.
-        all_x: the whole test set, for accuracies.
-        all_y: its targets.
-        loss: ``mse`` or ``cross-entropy``.
+        x: inputs ``(examples, d)``, float64.
+        y: targets ``(examples, classes)``, float64.
+        config: what is trained.
         eigenvalues: how many of a Hessian are asked for.
     """
 
     x: Tensor
     y: Tensor
-    all_x: Tensor
-    all_y: Tensor
-    loss: str
+    config: TrainingConfig
     eigenvalues: int
 
     @classmethod
-    def of(cls, config: TrainingConfig, examples: int, eigenvalues: int) -> Sample:
-        """Take the first examples of a configuration's test set.
+    def of(cls, config: TrainingConfig, seed: int, examples: int, eigenvalues: int, source: str = "test") -> Sample:
+        """Take some examples of a configuration's data.
 
         Args:
             config: what is trained.
-            examples: how many.
+            seed: whose fresh batches.
+            examples: how many; of fresh batches as many whole ones as hold them.
             eigenvalues: how many eigenvalues of a Hessian.
+            source: one of ``SAMPLES``.
 
         Returns:
             The sample, on the configuration's device.
+
+        Raises:
+            InputError: an unknown source.
         """
-        x, y = _test_set(config)
-        return cls(x[:examples], y[:examples], x, y, config.loss, eigenvalues)
+        one_of("sample", source, SAMPLES)
+        if source == "test":
+            x, y = (part[:examples] for part in _test_set(config))
+            return cls(x, y, config, eigenvalues)
+        stream, count = config.stream(seed), -(-examples // config.batch_size)
+        batches = [stream(config.steps + i) for i in range(count)]
+        x, y = (torch.cat([batch[i] for batch in batches]).double().to(config.device) for i in (0, 1))
+        return cls(x, y, config, eigenvalues)
 
 
 @lru_cache(maxsize=2)
@@ -65,17 +83,18 @@ def raw_outputs(networks: Networks, sample: Sample) -> NDArray[np.float64]:
 
 def test_accuracy(networks: Networks, sample: Sample) -> NDArray[np.float64]:
     """Share of the whole test set that is classified correctly, shape ``(cells,)``."""
-    labels = sample.all_y.argmax(1)
+    x, y = _test_set(sample.config)
+    labels = y.argmax(1)
     hits = torch.zeros(len(networks), dtype=torch.float64, device=labels.device)
     for part in torch.arange(len(labels), device=labels.device).split(250):
-        hits += (networks.output(sample.all_x[part]).argmax(2) == labels[part]).sum(1)
+        hits += (networks.output(x[part]).argmax(2) == labels[part]).sum(1)
     return (hits / len(labels)).cpu().numpy()
 
 
 def test_loss(networks: Networks, sample: Sample) -> NDArray[np.float64]:
     """Mean loss on the sample, shape ``(cells,)``: free of the noise of batches."""
     output = networks.output(sample.x)
-    if sample.loss == "mse":
+    if sample.config.loss == "mse":
         return (output - sample.y).square().sum(2).mean(1).div(2).cpu().numpy()
     return -(sample.y * torch.log_softmax(output, 2)).sum(2).mean(1).cpu().numpy()
 
@@ -94,9 +113,31 @@ def _top(networks: Networks, sample: Sample, curvature: str) -> NDArray[np.float
     from empirical.measure.hessian import top_eigenvalues
 
     spectrum = top_eigenvalues(
-        networks, sample.x, sample.y, k=sample.eigenvalues, loss=sample.loss, curvature=curvature, keep_vectors=False
+        networks,
+        sample.x,
+        sample.y,
+        k=sample.eigenvalues,
+        loss=sample.config.loss,
+        curvature=curvature,
+        keep_vectors=False,
     )
     return np.asarray(spectrum.values, dtype=np.float64)
+
+
+def sharpness(networks: Networks, sample: Sample) -> NDArray[np.float64]:
+    """The largest of them, shape ``(cells,)``; NaN where it has not converged to ``SHARPNESS_TOLERANCE``."""
+    from empirical.measure.hessian import top_eigenvalues
+
+    loss, tolerance = sample.config.loss, SHARPNESS_TOLERANCE
+    spectrum = top_eigenvalues(networks, sample.x, sample.y, 1, loss=loss, tolerance=tolerance, keep_vectors=False)
+    return torch.where(spectrum.converged, spectrum.values[:, 0], torch.nan).cpu().numpy()
+
+
+def euler_degree(networks: Networks, sample: Sample) -> NDArray[np.float64]:
+    """D = ⟨F, θ·∇F⟩/⟨F, F⟩ over examples and classes, shape ``(cells,)``."""
+    from empirical.measure.degree import euler_degree as measured
+
+    return np.asarray(measured(networks, sample.x), dtype=np.float64)
 
 
 def alignment(networks: Networks, sample: Sample) -> NDArray[np.float64]:
@@ -114,13 +155,32 @@ def centred_alignment(networks: Networks, sample: Sample) -> NDArray[np.float64]
     return np.asarray(kernel_target_alignment(kernel, sample.y, centered=True), dtype=np.float64)
 
 
+def cka_start(networks: Networks, sample: Sample) -> NDArray[np.float64]:
+    """CKA of the last layer's kernel with the one at θ₀, shape ``(cells,)``."""
+    from empirical.measure.kernels import cka, last_layer_kernel
+
+    start = last_layer_kernel(networks.at_start().select(np.array([0])), sample.x)
+    return cka(last_layer_kernel(networks, sample.x), start)
+
+
+def last_kernel(networks: Networks, sample: Sample) -> NDArray[np.float64]:
+    """The last layer's kernel itself, shape ``(cells, examples, examples)``."""
+    from empirical.measure.kernels import last_layer_kernel
+
+    return last_layer_kernel(networks, sample.x)
+
+
 MEASURES: dict[str, Callable[[Networks, Sample], NDArray[np.float64]]] = {
     "raw_outputs": raw_outputs,
     "test_accuracy": test_accuracy,
     "test_loss": test_loss,
     "eigenvalues": eigenvalues,
+    "sharpness": sharpness,
+    "euler_degree": euler_degree,
     "gauss_newton": gauss_newton,
     "alignment": alignment,
     "centred_alignment": centred_alignment,
+    "cka_start": cka_start,
+    "last_kernel": last_kernel,
 }
 """By the name that a measurement plan gives them."""

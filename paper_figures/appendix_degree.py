@@ -1,0 +1,99 @@
+"""Appendix: the rich exponent of every network of the campaigns against 2/D, with D its measured Euler degree.
+
+Drawn from ``exponents.csv`` of campaigns: the committed ones, or those below a given folder.
+"""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from paper_figures.style import INK, QUIET, THEORY, house_style, panel, run_colours
+
+NAME, TITLE = "appendix-degree", "The rich exponent against 2/D"
+CAPTION = """\
+**Slope against 2/D.** Fitted rich exponents of the upper boundary (η_fail for squared error, η_max for cross-entropy)
+of the networks of the campaigns, with 95 % intervals, against 2/D, with D the Euler degree measured on trained
+networks; filled: squared error, open: cross-entropy. Dashed: slope = 2/D, nothing is fitted to it. Share of kinds of
+networks all of whose determined fits are consistent: {{ m("euler-degree-kinds") }}; of fits:
+{{ m("euler-degree") }}.\
+"""
+ARCHES = {"mlp": ("o", "MLP"), "cnn": ("s", "CNN"), "resnet": ("D", "ResNet"), "vit": ("^", "ViT")}
+
+
+def degree_rows(tables: pd.DataFrame) -> pd.DataFrame:
+    """Rich fits of the upper boundary that were predicted from a measured Euler degree.
+
+    Args:
+        tables: rows of ``exponents.csv``, with ``degree``.
+
+    Returns:
+        The rows with a fit: η_fail for MSE, η_max for cross-entropy, gradient descent.
+    """
+    upper = np.where(tables["loss"] == "mse", "eta_fail", "eta_max")
+    chosen = (tables["predicted_by"] == "euler_degree") & (tables["regime"] == "rich") & (tables["optimizer"] == "gd")
+    chosen &= (tables["boundary"] == upper) & tables["fitted"].notna() & tables["degree"].notna()
+    return tables[chosen & (tables["arch"] != "toy")]
+
+
+def draw_degrees(ax: Axes, rows: pd.DataFrame) -> None:
+    """Slopes against 2/D.
+
+    Args:
+        ax: the axes.
+        rows: as ``degree_rows`` gives them.
+    """
+    colours = dict(zip(ARCHES, run_colours(len(ARCHES)), strict=True))
+    for row in rows.itertuples():
+        mark, colour = ARCHES.get(row.arch, ("X", ""))[0], colours.get(row.arch, QUIET)
+        sure = row.verdict != "undetermined"
+        spread = [[row.fitted - row.ci_low], [row.ci_high - row.fitted]]
+        ax.errorbar(2 / row.degree, row.fitted, yerr=spread, fmt=mark, ms=6, capsize=2, color=colour, elinewidth=1,
+                    mfc=colour if row.loss == "mse" else "white", alpha=1.0 if sure else 0.35, zorder=4)  # fmt: skip
+    ends = np.array([0.1, 2.3])
+    ax.plot(ends, ends, **THEORY | {"zorder": 1})
+    top = max(2.2, 1.1 * float(rows["fitted"].max()) if len(rows) else 0)
+    ax.set(xlim=(0, 2.2), ylim=(0, top), xlabel=r"$2/D$, measured", ylabel="fitted slope, $\\gamma\\gg1$")
+
+
+def figure(tables: pd.DataFrame) -> Figure:
+    """Draw the figure.
+
+    Args:
+        tables: rows of ``exponents.csv``.
+
+    Returns:
+        Slopes against 2/D, and their deviations.
+    """
+    rows = degree_rows(tables)
+    with house_style():
+        fig, axes = plt.subplots(1, 2, figsize=(9.4, 4.4), layout="constrained", width_ratios=(1, 1.15))
+        draw_degrees(axes[0], rows)
+        panel(axes[0], "a", "rich slope of the upper boundary")
+        colours = dict(zip(ARCHES, run_colours(len(ARCHES)), strict=True))
+        met = [arch for arch in ARCHES if arch in set(rows["arch"])]
+        keys = [Line2D([], [], ls="", marker=ARCHES[a][0], color=colours[a], label=ARCHES[a][1]) for a in met]
+        keys += [
+            Line2D([], [], ls="", marker="o", color=INK, label="MSE"),
+            Line2D([], [], ls="", marker="o", color=INK, mfc="white", label="cross-entropy"),
+            Line2D([], [], **THEORY, label="slope $=2/D$"),
+        ]
+        axes[0].legend(handles=keys, loc="upper left")
+        ordered = rows.sort_values(["degree", "arch", "loss"]).reset_index(drop=True)
+        for place, row in ordered.iterrows():
+            spread = [[row["fitted"] - row["ci_low"]], [row["ci_high"] - row["fitted"]]]
+            mark, colour = ARCHES.get(row["arch"], ("X", ""))[0], colours.get(row["arch"], QUIET)
+            sure = 1.0 if row["verdict"] != "undetermined" else 0.35
+            axes[1].errorbar(row["fitted"] - row["predicted_window"], place, fmt=mark, ms=5, capsize=2, color=colour,
+                             xerr=spread, mfc=colour if row["loss"] == "mse" else "white", alpha=sure)  # fmt: skip
+        axes[1].axvline(0, **THEORY | {"zorder": 1})
+        axes[1].set_yticks(range(len(ordered)), [str(one) for one in ordered["entry"]], fontsize=7.5)
+        axes[1].set(xlabel="fitted slope less that of theory", ylim=(len(ordered) - 0.4, -0.6))
+        wide = max(0.2, 1.1 * float(np.abs(axes[1].get_xlim()).max()))
+        axes[1].set_xlim(-wide, wide)
+        panel(axes[1], "b", "deviation, by network")
+    return fig

@@ -1,0 +1,307 @@
+"""Claims that the appendix bears on: architectures, depth, width, batch size, optimizers, rich consistency, CKA, 2/D."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+from scipy import stats
+
+from empirical.experiments.agreement import LEVELS, agreement_at_loss
+from empirical.experiments.analysis import LAZY_TO, RICH_FROM
+from empirical.experiments.families import Fits, family_fits
+from empirical.experiments.plane import Plane
+from empirical.trace import exact_law, law_of
+from paper_figures.appendix_degree import degree_rows
+from paper_figures.claims.tables import LEAST_ARCHITECTURES
+from paper_figures.ledger import (
+    NOT_SUPPORTED,
+    SUPPORTED,
+    UNDETERMINED,
+    Claim,
+    Finding,
+    above,
+    mean_interval,
+    of_fit,
+    share_interval,
+)
+from simulate import Outcome
+
+PAPER = "arXiv:2410.04642"
+NOTHING = (math.nan, math.nan)
+MOST = 0.9
+"""Share above which "most" is counted as true."""
+
+INSIDE, BELOW = 10**0.5, 10.0
+"""Distance in η from the boundaries of the toy at which a cell of a grid counts as well inside, or well below."""
+
+SAME = 0.1
+"""Exponent up to which a boundary counts as independent of width."""
+
+
+def _positions(plane: Plane) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """η over the exact η_min, η_crit over η, and the outcomes of a grid, each (gamma, eta)."""
+    data, law = plane.portrait.data, law_of(plane.config.training)
+    gamma, eta = data["gamma"].values, data["eta"].values
+    low, high = (exact_law(name, gamma, **law)[:, None] for name in ("eta_min", "eta_crit"))
+    return eta / low, high / eta, plane.portrait.most_common_outcome()
+
+
+def _share(hits: int, trials: int, detail: str) -> Finding:
+    interval = share_interval(hits, trials)
+    if trials == 0:
+        return Finding(f"> {MOST}", math.nan, NOTHING, UNDETERMINED, f"no {detail}")
+    return Finding(f"> {MOST}", hits / trials, interval, above(interval, MOST), f"of {trials} {detail}")
+
+
+def trains_inside(portraits: Mapping[str, Plane]) -> Finding:
+    """Supported when more than 0.9 of the cells well inside the toy's band train, with the whole 95 % interval.
+
+    Well inside is half a decade or more of η from both the exact η_min and the exact η_crit, and training includes
+    catapults; all architectures and losses together. Not supported when fewer do, with the whole interval.
+
+    Returns:
+        The finding.
+    """
+    hits = trials = 0
+    for plane in portraits.values():
+        over, under, outcome = _positions(plane)
+        inside = (over >= INSIDE) & (under >= INSIDE)
+        hits += int(np.isin(outcome[inside], (Outcome.TRAINED, Outcome.CATAPULT)).sum())
+        trials += int(inside.sum())
+    return _share(hits, trials, f"cells inside the band, {len(portraits)} grids")
+
+
+def idle_below(portraits: Mapping[str, Plane]) -> Finding:
+    """Supported when more than 0.9 of the cells a decade or more below the toy's η_min do not train (95 %).
+
+    All architectures and losses together. Not supported when fewer do not, with the whole interval.
+
+    Returns:
+        The finding.
+    """
+    hits = trials = 0
+    for plane in portraits.values():
+        over, under, outcome = _positions(plane)
+        below = (over <= 1 / BELOW) & (under >= BELOW)
+        hits += int((outcome[below] == Outcome.UNTRAINED).sum())
+        trials += int(below.sum())
+    return _share(hits, trials, f"cells below η_min, {len(portraits)} grids")
+
+
+def _consistent(fits: Fits, regimes: tuple[str, ...], least: int) -> Finding:
+    chosen = {key: fit for key, fit in fits.items() if key[1] in regimes}
+    known = {key: fit for key, fit in chosen.items() if fit.verdict != "undetermined"}
+    hits, trials = sum(fit.verdict == "consistent" for fit in known.values()), len(known)
+    interval, met = share_interval(hits, trials), len({key[0] for key in known})
+    detail = f"share of consistent slopes among {trials} of {met} members"
+    failed = [f"{m} {b} {r} {f.exponent:.2f} (theory {f.predicted_window:.2f})"
+              for (m, r, b), f in known.items() if f.verdict == "inconsistent"]  # fmt: skip
+    detail += f"; not: {', '.join(failed[:4])}" + (" …" if len(failed) > 4 else "") if failed else ""
+    if met < least:
+        return Finding("all", hits / trials if trials else math.nan, interval, UNDETERMINED, detail)
+    verdict = SUPPORTED if hits == trials else NOT_SUPPORTED if interval[1] < 0.95 else UNDETERMINED
+    return Finding("all", hits / trials, interval, verdict, detail)
+
+
+def _depth(regime: str) -> Callable[[pd.DataFrame], Finding]:
+    def judge(depths: pd.DataFrame) -> Finding:
+        """Supported when every determined slope of η_crit and η_fail, at three or more depths, is the exact toy's.
+
+        Not supported when the share of consistent slopes is below 0.95 with its whole 95 % interval.
+
+        Returns:
+            The finding.
+        """
+        return _consistent(family_fits(depths), (regime,), 3)
+
+    return judge
+
+
+def exponents_of_widths(widths: pd.DataFrame) -> Finding:
+    """Supported when every determined slope, lazy and rich, at three or more widths is the exact toy's.
+
+    Not supported when the share of consistent slopes is below 0.95 with its whole 95 % interval.
+
+    Returns:
+        The finding.
+    """
+    return _consistent(family_fits(widths), ("lazy", "rich"), 3)
+
+
+def exponents_of_batches(batches: pd.DataFrame) -> Finding:
+    """Supported when every determined slope, lazy and rich, at three or more batch sizes is the exact toy's.
+
+    Not supported when the share of consistent slopes is below 0.95 with its whole 95 % interval.
+
+    Returns:
+        The finding.
+    """
+    return _consistent(family_fits(batches), ("lazy", "rich"), 3)
+
+
+def power_of_value(points: pd.DataFrame, boundary: str = "eta_crit") -> NDArray[np.float64]:
+    """Exponent of a boundary in what differs between the members, at each γ.
+
+    Args:
+        points: as ``run_family`` gives them.
+        boundary: which.
+
+    Returns:
+        Least-squares slopes of ln η, mean over seeds, against the logarithm of the members' value, one a γ that three or
+        more members have.
+    """
+    out = []
+    for _, part in points[points["boundary"] == boundary].groupby("gamma"):
+        mean = part.assign(ln=np.log(part["eta"])).groupby("value")["ln"].mean()
+        if len(mean) >= 3:
+            out.append(float(np.polyfit(np.log(mean.index.to_numpy()), mean.to_numpy(), 1)[0]))
+    return np.array(out)
+
+
+def boundary_of_widths(widths: pd.DataFrame) -> Finding:
+    """Supported when the exponent of η_crit in width is within 0.1 of 0 with its whole 95 % interval (over γ).
+
+    Not supported when the whole interval is beyond 0.1.
+
+    Returns:
+        The finding.
+    """
+    mean, interval = mean_interval(power_of_value(widths))
+    detail = "d ln η_crit / d ln N, mean over γ"
+    if not np.isfinite(interval).all():
+        return Finding("0", mean, NOTHING, UNDETERMINED, detail)
+    beyond = interval[0] > SAME or interval[1] < -SAME
+    inside = interval[0] >= -SAME and interval[1] <= SAME
+    return Finding("0", mean, interval, SUPPORTED if inside else NOT_SUPPORTED if beyond else UNDETERMINED, detail)
+
+
+def boundary_of_batches(batches: pd.DataFrame) -> Finding:
+    """Supported when the exponent of η_crit in batch size is between 0 and 1 with its whole 95 % interval (over γ).
+
+    Not supported when the whole interval is outside. Where noise sets the boundary it is proportional to B, where
+    curvature sets it, independent of B.
+
+    Returns:
+        The finding.
+    """
+    mean, interval = mean_interval(power_of_value(batches))
+    detail = "d ln η_crit / d ln B, mean over γ"
+    if not np.isfinite(interval).all():
+        return Finding("0 … 1", mean, NOTHING, UNDETERMINED, detail)
+    inside, beyond = interval[0] >= 0 and interval[1] <= 1, interval[1] < 0 or interval[0] > 1
+    return Finding("0 … 1", mean, interval, SUPPORTED if inside else NOT_SUPPORTED if beyond else UNDETERMINED, detail)
+
+
+def _optimizer(member: str, regime: str, symbol: str) -> Callable[[pd.DataFrame], Finding]:
+    def judge(optimizers: pd.DataFrame) -> Finding:
+        """Supported when the 95 % interval of the slope of η_fail holds that of the exact toy under sign descent.
+
+        Over the same points; undetermined when its half-width is above 0.15 or there are fewer than five γ.
+
+        Returns:
+            The finding.
+        """
+        return of_fit(family_fits(optimizers).get((member, regime, "eta_fail")), symbol=symbol)
+
+    return judge
+
+
+def rich_consistent(landscape: xr.Dataset) -> Finding:
+    """Supported when R² between networks of γ ≥ 10 at equal loss is above 0.9 on average (95 %, over neighbours in γ).
+
+    At the lowest level of the loss that half of these γ reach. Not supported when the whole interval is below 0.9.
+
+    Returns:
+        The finding.
+    """
+    count = int((landscape["gamma"].values >= RICH_FROM).sum())
+    for level in sorted(LEVELS):
+        gamma, matrix = agreement_at_loss(landscape, level, RICH_FROM)
+        if 2 * len(gamma) >= count and len(gamma) >= 3:
+            # pairs share runs: the interval is over neighbours in γ, the number is the mean over all pairs
+            mean, interval = mean_interval(np.diag(matrix, 1))
+            detail = f"mean R² of neighbouring γ at {level:g} of the initial loss, {len(gamma)} γ ≥ 10"
+            return Finding(f"> {MOST}", mean, interval, above(interval, MOST), detail)
+    return Finding(f"> {MOST}", math.nan, NOTHING, UNDETERMINED, "no level of the loss is reached by half of the γ")
+
+
+def cka_moves(representations: xr.Dataset) -> Finding:
+    """Supported when the CKA with the start, at the end, is lower for γ ≥ 10 than for γ ≤ 0.01 (95 %, over γ).
+
+    The interval is Welch's for the difference of two means, each over γ of the mean over seeds.
+
+    Returns:
+        The finding.
+    """
+    end = representations["cka_start"].isel(step=-1).mean("seed")
+    gamma = representations["gamma"].values
+    lazy, rich = end.values[gamma <= LAZY_TO], end.values[gamma >= RICH_FROM]
+    lazy, rich = lazy[np.isfinite(lazy)], rich[np.isfinite(rich)]
+    detail = f"CKA with the start at the end, {len(lazy)} lazy γ less {len(rich)} rich ones"
+    if min(len(lazy), len(rich)) < 2:
+        return Finding("> 0", math.nan, NOTHING, UNDETERMINED, detail)
+    found = stats.ttest_ind(lazy, rich, equal_var=False).confidence_interval(0.95)
+    interval = (float(found.low), float(found.high))
+    return Finding("> 0", float(lazy.mean() - rich.mean()), interval, above(interval, 0.0), detail)
+
+
+def degree_kinds(tables: pd.DataFrame) -> Finding:
+    """Supported when every kind of network has all its determined rich slopes of the upper boundary at 2/D.
+
+    Kinds are architectures with their variants, four or more; D is the Euler degree measured on them. Not supported
+    when the share of such kinds is below 0.95 with its whole 95 % interval.
+
+    Returns:
+        The finding.
+    """
+    rows = degree_rows(tables)
+    rows = rows[rows["verdict"] != "undetermined"]
+    kinds = rows.groupby(["arch", "variant", "depth"])["verdict"].apply(lambda v: bool((v == "consistent").all()))
+    hits, trials = int(kinds.sum()), len(kinds)
+    interval = share_interval(hits, trials)
+    detail = f"{hits} of {trials} kinds of networks"
+    failed = [f"{arch} ({variant}, L = {depth})" for (arch, variant, depth), good in kinds.items() if not good]
+    detail += f"; not: {', '.join(failed[:4])}" if failed else ""
+    if trials < LEAST_ARCHITECTURES:
+        return Finding("slope = 2/D", hits / trials if trials else math.nan, interval, UNDETERMINED, detail)
+    verdict = SUPPORTED if hits == trials else NOT_SUPPORTED if interval[1] < 0.95 else UNDETERMINED
+    return Finding("slope = 2/D", hits / trials, interval, verdict, detail)
+
+
+_OPTIMIZERS = (("sign", "sign descent"), ("adam", "Adam"))
+APPENDIX_CLAIMS: tuple[Claim, ...] = (
+    Claim("portrait-inside", "inside the toy's band every architecture trains, under either loss",
+          f"{PAPER}, appendix", "appendix-portraits", ("portraits",), trains_inside),
+    Claim("portrait-below", "below the toy's η_min no architecture trains, under either loss", f"{PAPER}, appendix",
+          "appendix-portraits", ("portraits",), idle_below),
+    *(
+        Claim(f"depth-{regime}", f"the upper boundary ∝ γ^{power} for {side} at every depth L (MLP, MSE)",
+              f"{PAPER}, table 1", "appendix-depth", ("depths",), _depth(regime))
+        for regime, power, side in (("lazy", "2", "γ ≪ 1"), ("rich", "2/L", "γ ≫ 1"))
+    ),
+    Claim("width-exponents", "the exponents do not depend on width", f"{PAPER}, appendix", "appendix-sizes",
+          ("widths",), exponents_of_widths),
+    Claim("width-boundary", "η_crit does not depend on width (μP)", f"{PAPER}, appendix", "appendix-sizes",
+          ("widths",), boundary_of_widths),
+    Claim("batch-exponents", "the exponents do not depend on batch size", f"{PAPER}, appendix", "appendix-sizes",
+          ("batches",), exponents_of_batches),
+    Claim("batch-boundary", "η_crit grows with batch size, at most in proportion", "this project", "appendix-sizes",
+          ("batches",), boundary_of_batches),
+    *(
+        Claim(f"{member}-{regime}", f"under {name} the upper boundary ∝ γ^{power} for {side} (MLP, MSE)",
+              "theory/optimizers.py", "appendix-optimizers", ("optimizers",), _optimizer(member, regime, power))
+        for member, name in _OPTIMIZERS
+        for regime, power, side in (("lazy", "1", "γ ≪ 1"), ("rich", "1/L", "γ ≫ 1"))
+    ),
+    Claim("rich-consistent", "rich networks of different γ are the same function at equal loss", f"{PAPER}, appendix",
+          "appendix-consistency", ("landscape",), rich_consistent),
+    Claim("cka-moves", "kernels of rich networks move further from their start than those of lazy ones",
+          f"{PAPER}, figure 5", "appendix-kernels", ("representations",), cka_moves),
+    Claim("euler-degree-kinds", "every kind of network has the rich exponent 2/D, D its measured Euler degree",
+          "this project", "campaign", ("tables",), degree_kinds),
+)  # fmt: skip
