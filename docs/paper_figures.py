@@ -1,7 +1,7 @@
 """Makes the gallery page of the main figures from a finished run of ``richscape figures``.
 
-richscape figures all --scale quick --out runs/figures
-richscape figures all --scale quick --first-seed 100 --out runs/again
+richscape figures main --scale quick --out runs/figures
+richscape figures main --scale quick --first-seed 100 --out runs/again
 python docs/paper_figures.py runs/figures runs/again
 
 It writes docs/figures.md and docs/images/figN.png, and into paper_figures/results/figures-SCALE the ledger, captions

@@ -131,13 +131,13 @@ def draw_outliers(ax: Axes, spectra: xr.Dataset) -> None:
     mean = (newton / newton[:, :1]).mean(0)
     ax.plot(rank, mean, "o", color=INK, mfc="white", ms=3.5, mew=0.8, label="Gauss–Newton, mean", zorder=5)
     ax.axvline(classes + 0.5, color=INK, lw=0.8, dashes=(2, 2))
-    ax.text(classes + 0.9, 0.97, f"{classes} classes", fontsize=8, transform=ax.get_xaxis_transform(), va="top")
+    ax.text(classes, 0.04, f"{classes} classes", fontsize=8, transform=ax.get_xaxis_transform(), ha="right")
     ax.plot([], [], color=colour, label=f"Hessian, {spectra.sizes['seed']} seeds")
     ax.set(yscale="log", xlabel="rank", ylabel=r"eigenvalue / $\lambda_{\max}$")
     ax.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 3.0, 5.0)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_locator(NullLocator())
-    ax.legend(loc="lower left")
+    ax.legend(loc="upper right")
 
 
 def figure(landscape: xr.Dataset, fits: dict[str, ScalingFit], spectra: xr.Dataset) -> Figure:
