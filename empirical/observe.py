@@ -79,7 +79,7 @@ class ObservedBlock(Block):
 
     def key(self) -> dict[str, Any]:
         """Everything that the result depends on."""
-        return {"observed": 1} | asdict(self)
+        return super().key() | {"observed": 1, "measurements": asdict(self.measurements)}
 
     def observer(self) -> Recording:
         """A recording of these measurements."""
@@ -102,7 +102,8 @@ class Recording:
         def made_at(name: str, steps: tuple[int, ...]) -> Measurement:
             return Measurement(lambda networks: MEASURES[name](networks, sample), steps=frozenset(steps))
 
-        self._recorder = Recorder({name: made_at(name, steps) for name, steps in self.plan.items()})
+        made = {name: made_at(name, steps) for name, steps in self.plan.items()}
+        self._recorder = Recorder(made) if made else None
 
     @property
     def curve_steps(self) -> NDArray[np.int64]:
@@ -117,7 +118,8 @@ class Recording:
             step: t.
             networks: some of the cells.
         """
-        self._recorder(step, networks)
+        if self._recorder is not None:
+            self._recorder(step, networks)
 
     def result(self, trained: EnsembleResult) -> ObservedResult:
         """Put what was measured beside what became of the cells.
@@ -130,7 +132,8 @@ class Recording:
         """
         plain = {f.name: getattr(trained, f.name) for f in fields(EnsembleResult)}
         cells = len(self.block.gamma)
-        made = {name: self._recorder.values(name, cells, steps) for name, steps in self.plan.items()}
+        recorder = self._recorder
+        made = {} if recorder is None else {n: recorder.values(n, cells, steps) for n, steps in self.plan.items()}
         return ObservedResult(**plain, measured={name: rows for name, rows in made.items() if rows is not None})
 
 

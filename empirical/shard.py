@@ -176,6 +176,15 @@ class TrainingConfig:
         """
         return describe(self.arch, self.shape) + self.options()
 
+    def identity(self) -> dict[str, Any]:
+        """What was run, in the columns of every table.
+
+        Returns:
+            ``arch, variant, depth, loss, optimizer``.
+        """
+        what = {"arch": self.arch, "variant": self.variant(), "depth": self.weight_layers()}
+        return what | {"loss": self.loss, "optimizer": self.optimizer}
+
 
 class _RememberedStream:
     """A stream that keeps the batches it has made: every block of a run asks for the same ones again."""
@@ -215,6 +224,12 @@ class Observer(Protocol):
         """What is kept of the block."""
 
 
+@lru_cache(maxsize=8)
+def _described(config: TrainingConfig) -> dict[str, Any]:
+    """A configuration as JSON has it; a key is made for every half of every block, to see whether it was kept."""
+    return asdict(config)
+
+
 @dataclass(frozen=True)
 class Block:
     """Cells that train as one ensemble.
@@ -237,7 +252,8 @@ class Block:
         Returns:
             JSON-ready, the key of the block's shard.
         """
-        return asdict(self)
+        cells = {"gamma": self.gamma, "eta": self.eta, "seed": self.seed}
+        return {"config": _described(self.config)} | cells
 
     def halves(self) -> tuple[Block, ...]:
         """The two blocks that take this one's place where it does not fit in memory.

@@ -19,7 +19,6 @@ from rich.table import Table
 
 from empirical.campaign import CampaignResult, UnitResult, save
 from empirical.campaign.journal import JOURNAL, Journal
-from empirical.campaign.tables import identity
 from empirical.store import RunDirectory
 from paper_figures.style import BOUNDARY_COLOURS, BOUNDARY_MARKS, BOUNDARY_SYMBOLS, INK, QUIET, house_style
 from simulate import ScalingFit
@@ -41,7 +40,7 @@ def _rows(one: UnitResult) -> list[tuple[str, str, ScalingFit]]:
 
 
 def _network(one: UnitResult) -> str:
-    who = identity(one.plan.config)
+    who = one.plan.config.identity()
     layers = f", L = {who['depth']}" if one.plan.exact else ""
     return f"{who['arch']} ({who['variant']}{layers})"
 

@@ -12,23 +12,9 @@ import xarray as xr
 
 from empirical.campaign.law_rows import law_table
 from empirical.campaign.run import CampaignResult
-from empirical.shard import TrainingConfig
 from empirical.store import RunDirectory
 from empirical.trace import EXPONENT_COLUMNS, boundary_rows, exponent_row
 from simulate import OUTCOME_NAMES
-
-
-def identity(config: TrainingConfig) -> dict[str, Any]:
-    """Columns that say what was run.
-
-    Args:
-        config: what is trained.
-
-    Returns:
-        ``arch, variant, depth, loss, optimizer``.
-    """
-    what = {"arch": config.arch, "variant": config.variant(), "depth": config.depth}
-    return what | {"loss": config.loss, "optimizer": config.optimizer}
 
 
 def boundary_table(result: CampaignResult) -> pd.DataFrame:
@@ -41,7 +27,7 @@ def boundary_table(result: CampaignResult) -> pd.DataFrame:
         One row a traced point.
     """
     tables = [
-        boundary_rows(found, one.plan.config.steps, **identity(one.plan.config)).assign(
+        boundary_rows(found, one.plan.config.steps, **one.plan.config.identity()).assign(
             entry=one.plan.unit.entry.name, regime=one.plan.unit.regime
         )
         for one in result.done
@@ -62,7 +48,7 @@ def exponent_table(result: CampaignResult) -> pd.DataFrame:
     """
     rows = []
     for one in result.done:
-        who, guess = identity(one.plan.config), one.prediction
+        who, guess = one.plan.config.identity(), one.prediction
         for (boundary, by), fit in one.fits.items():
             row = exponent_row(fit, boundary, one.plan.unit.regime, **who) | {"predicted_by": by}
             shown = guess is not None and by == "euler_degree"
