@@ -371,8 +371,7 @@ class Compare:
         console = Console(width=None if sys.stdout.isatty() else 100)
         console.print(terminal_table(comparison))
         console.print(summary(comparison))
-        written = sorted(path.name for path in store.path.iterdir() if path.is_file() and path.name[0] != ".")
-        console.print(f"\nIn {store.path}: {', '.join(written)}", soft_wrap=True)
+        console.print(f"\nIn {store.path}: {', '.join(store.files())}", soft_wrap=True)
 
     def _run_campaign(self) -> None:
         """Run a campaign; tables and report are there after its first unit, and complete with its last."""

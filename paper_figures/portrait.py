@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 
 from empirical.store import RunDirectory
 from empirical.sweep import save_portrait
 from empirical.trace import boundary_rows
+from paper_figures.output import save_plain
 from paper_figures.overlay import portrait_figure
-from paper_figures.style import house_style
 from simulate import PhasePortrait
 
 BOUNDARIES = ("eta_min", "eta_crit", "eta_fail", "eta_max", "eta_star")
@@ -33,11 +32,7 @@ def write_portrait(store: RunDirectory, portrait: PhasePortrait, identity: dict[
     steps = int(portrait.data.attrs["steps"])
     table = pd.concat([boundary_rows(found, steps, **identity) for found in points.values()])
     store.write("boundaries.csv", table.to_csv(index=False, float_format="%.10g"))
-    figure = portrait_figure(portrait)
-    with house_style():  # resolution, fonts and the salt of an SVG's names are looked up when it is saved
-        store.write_with("portrait.png", lambda path: figure.savefig(path, metadata={"Software": None}))
-        store.write_with("portrait.svg", lambda path: figure.savefig(path, metadata={"Date": None}))
-    plt.close(figure)
+    save_plain(store, "portrait", portrait_figure(portrait))
     counts = ", ".join(f"{name} {len(found)}" for name, found in points.items())
     written = "portrait.nc, boundaries.csv, portrait.png, portrait.svg, manifest.json"
     return f"boundary points on the grid: {counts}\nwritten to {store.path}: {written}"

@@ -13,7 +13,7 @@ import xarray as xr
 
 from empirical.ensemble import log_spaced_steps
 from empirical.experiments.lab import Lab
-from empirical.experiments.plane import Plane, convergent_eta
+from empirical.experiments.plane import Plane, convergent_line
 from empirical.observe import Measurements
 
 
@@ -62,9 +62,7 @@ def run_landscape(config: LandscapeConfig, plane: Plane, lab: Lab) -> xr.Dataset
     """
     grid_width = plane.config.training.width
     training = replace(plane.config.training, steps=config.steps, width=config.width or grid_width)
-    eta = convergent_eta(plane.portrait)[:: config.every]
-    gamma = plane.portrait.data["gamma"].values[:: config.every]
-    gamma, eta = gamma[np.isfinite(eta)], eta[np.isfinite(eta)]
+    gamma, eta = convergent_line(plane, config.every)
     seeds = np.arange(config.first_seed, config.first_seed + config.seeds)
     g, s = (index.ravel() for index in np.indices((len(gamma), len(seeds))))
     steps, spectra = _with_ends(config.steps, config.points), _with_ends(config.steps, config.spectrum_points)
