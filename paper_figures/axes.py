@@ -89,4 +89,4 @@ def draw_pairs(
     ax.set_aspect("equal")
     bar = fig.colorbar(image, ax=ax, pad=0.02, aspect=22)
     bar.set_label(label)
-    bar.outline.set_visible(False)  # type: ignore[operator]  # a patch, which is not in the stubs
+    bar.outline.set_visible(False)
