@@ -21,6 +21,8 @@ WIDEST = 0.15
 """Half-width of ln ρ above which nothing is decided, as for slopes."""
 
 LEAST_GAMMAS = 5
+FARTHEST = np.log(1e3)
+"""How far beyond the last γ an apex is extrapolated; two lines that close more slowly may as well never do."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def closing(eta_min: BoundaryPoints, eta_crit: BoundaryPoints) -> Closing | None
 
     Returns:
         The apex, by linear interpolation of the mean over seeds, or by extrapolation of the last two γ; ``None`` where
-        fewer than two γ have both, or the window does not narrow there.
+        fewer than two γ have both, the window does not narrow there, or not enough to close within three decades.
     """
     first, second = _pairs(eta_crit, eta_min)
     grid, cluster = np.unique(eta_crit.gamma[first], return_inverse=True)
@@ -131,7 +133,7 @@ def closing(eta_min: BoundaryPoints, eta_crit: BoundaryPoints) -> Closing | None
     below = np.nonzero(height <= 0)[0]
     at = max(int(below[0]), 1) if len(below) else len(grid) - 1
     slope = (height[at] - height[at - 1]) / (x[at] - x[at - 1])
-    if slope >= 0:
+    if slope >= 0 or -height[at] / slope > FARTHEST:
         return None
     widths = [np.log(p.eta_high / p.eta_low)[i] for p, i in ((eta_crit, first), (eta_min, second))]
     variance = np.bincount(cluster, weights=widths[0] ** 2 + widths[1] ** 2)[at] / 12 / np.bincount(cluster)[at] ** 2

@@ -102,6 +102,9 @@ def test_the_apex_is_where_the_exact_lines_meet(depth, steps):
 def test_nothing_closes_where_the_window_widens():
     gamma = np.geomspace(1, 10, 4)
     assert closing(exactly("eta_min", gamma, gamma), exactly("eta_crit", gamma, 2 * gamma**2)) is None
+    for power, there in ((0.5, True), (0.99, False)):  # closed at γ = 2^(1/(1 − power)): 4, and 10^30
+        found = closing(exactly("eta_min", gamma, gamma / 20), exactly("eta_crit", gamma, 2 * gamma**power / 20))
+        assert (found is not None) is there
 
 
 def parabola(best, curvature, noise=0.0, edge=np.inf):
