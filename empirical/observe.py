@@ -28,6 +28,19 @@ LARGEST_BLOCK = 16
 """Cells in one block: measurements cost more memory than training."""
 
 
+def measured_steps(steps: int, points: int) -> tuple[int, ...]:
+    """Log-spaced steps from the start to after the last update.
+
+    Args:
+        steps: budget T.
+        points: how many to aim for.
+
+    Returns:
+        Ascending, 0 and T among them.
+    """
+    return (*log_spaced_steps(steps, points)[:-1].tolist(), steps)  # its own last one is T − 1
+
+
 @dataclass(frozen=True)
 class ObservedResult(EnsembleResult):
     """What became of the cells, and what was measured on them.
