@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from empirical.ensemble import log_spaced_steps
 from empirical.experiments.lab import Lab
 from empirical.experiments.plane import REGIMES, Plane, PlaneConfig, run_plane
-from empirical.observe import Measurements
+from empirical.observe import Measurements, measured_steps
 from empirical.shard import TrainingConfig
 from empirical.trace import (
     NETWORK_TRACE,
@@ -216,7 +215,7 @@ def run_shared_rates(config: SharedRatesConfig, lab: Lab) -> xr.Dataset:
     first = replace(config.members[0].training, steps=config.steps)
     eta = config.share * exact_law("eta_crit", gamma, **law_of(first))
     g, s = (index.ravel() for index in np.indices((len(gamma), len(seeds))))
-    steps = (*(int(step) for step in log_spaced_steps(config.steps, config.points)[:-1]), config.steps)
+    steps = measured_steps(config.steps, config.points)
     what = Measurements((("test_loss", steps),), examples=config.examples)
     losses = []
     for member in config.members:

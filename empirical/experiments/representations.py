@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
-from empirical.ensemble import log_spaced_steps
 from empirical.experiments.lab import Lab
 from empirical.experiments.plane import Plane, convergent_eta
 from empirical.measure.kernels import cka
-from empirical.observe import Measurements
+from empirical.observe import Measurements, measured_steps
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def run_representations(config: RepresentationsConfig, plane: Plane, lab: Lab) -
     gamma, eta = gamma[np.isfinite(eta)], eta[np.isfinite(eta)]
     seeds = np.arange(config.seeds)
     g, s = (index.ravel() for index in np.indices((len(gamma), len(seeds))))
-    steps = (*(int(step) for step in log_spaced_steps(config.steps, config.points)[:-1]), config.steps)
+    steps = measured_steps(config.steps, config.points)
     names = ("alignment", "centred_alignment", "cka_start")
     what = Measurements(
         (*((name, steps) for name in names), ("last_kernel", (config.steps,))), examples=config.examples
