@@ -1,4 +1,4 @@
-"""Claims that the appendix bears on: architectures, depth, width, batch size, optimizers, rich consistency, CKA, 2/D."""
+"""Claims that the appendix bears on: architectures, depth, width, batch size, optimizers, rich networks, CKA, 2/D."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ SAME = 0.1
 """Exponent up to which a boundary counts as independent of width."""
 
 
-def _positions(plane: Plane) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+def _positions(plane: Plane) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray]:
     """η over the exact η_min, η_crit over η, and the outcomes of a grid, each (gamma, eta)."""
     data, law = plane.portrait.data, law_of(plane.config.training)
     gamma, eta = data["gamma"].values, data["eta"].values
     low, high = (exact_law(name, gamma, **law)[:, None] for name in ("eta_min", "eta_crit"))
-    return eta / low, high / eta, plane.portrait.most_common_outcome()
+    return np.asarray(eta / low), np.asarray(high / eta), plane.portrait.most_common_outcome()
 
 
 def _share(hits: int, trials: int, detail: str) -> Finding:
@@ -152,8 +152,8 @@ def power_of_value(points: pd.DataFrame, boundary: str = "eta_crit") -> NDArray[
         boundary: which.
 
     Returns:
-        Least-squares slopes of ln η, mean over seeds, against the logarithm of the members' value, one a γ that three or
-        more members have.
+        Least-squares slopes of ln η, mean over seeds, against the logarithm of the members' value, one a γ that three
+        or more members have.
     """
     out = []
     for _, part in points[points["boundary"] == boundary].groupby("gamma"):
@@ -261,11 +261,15 @@ def degree_kinds(tables: pd.DataFrame) -> Finding:
     """
     rows = degree_rows(tables)
     rows = rows[rows["verdict"] != "undetermined"]
-    kinds = rows.groupby(["arch", "variant", "depth"])["verdict"].apply(lambda v: bool((v == "consistent").all()))
-    hits, trials = int(kinds.sum()), len(kinds)
+    kinds = {
+        f"{one.arch} ({one.variant}, L = {one.depth})": bool((part["verdict"] == "consistent").all())
+        for _, part in rows.groupby(["arch", "variant", "depth"])
+        for one in part.head(1).itertuples()
+    }
+    hits, trials = sum(kinds.values()), len(kinds)
     interval = share_interval(hits, trials)
     detail = f"{hits} of {trials} kinds of networks"
-    failed = [f"{arch} ({variant}, L = {depth})" for (arch, variant, depth), good in kinds.items() if not good]
+    failed = [kind for kind, good in kinds.items() if not good]
     detail += f"; not: {', '.join(failed[:4])}" if failed else ""
     if trials < LEAST_ARCHITECTURES:
         return Finding("slope = 2/D", hits / trials if trials else math.nan, interval, UNDETERMINED, detail)
