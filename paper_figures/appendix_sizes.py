@@ -1,7 +1,7 @@
 """Appendix: consistency across width and batch size.
 
-a, c) Loss of MLPs of several widths, and under several batch sizes, at the same γ and η: lines of one style
-would coincide in the limit of infinite width. b, d) Their η_crit across γ over that of the exact toy, and the fitted slopes.
+a, c) Loss of MLPs of several widths, and under several batch sizes, at the same γ and η: lines of one style would
+coincide in the limit of infinite width. b, d) Their η_crit across γ over that of the exact toy, and the fitted slopes.
 """
 
 from __future__ import annotations
