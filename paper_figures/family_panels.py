@@ -57,7 +57,7 @@ def draw_family(
         ax.plot(gamma, by_gamma["law"].mean(), **TOY, zorder=1)
         ax.errorbar(gamma, eta, yerr=spread, fmt="o", ms=4, mec="white", mew=0.5, elinewidth=1, color=colours[member],
                     zorder=4)  # fmt: skip
-    label = r"learning rate $\eta$ / that of the exact toy" if over_toy else ETA_LABEL
+    label = r"$\eta$ / that of the exact toy" if over_toy else ETA_LABEL
     ax.set(xscale="log", yscale="log", xlabel=GAMMA_LABEL, ylabel=label)
     log_ticks(ax.xaxis)
     if not over_toy:
