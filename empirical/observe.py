@@ -102,7 +102,8 @@ class Recording:
         def made_at(name: str, steps: tuple[int, ...]) -> Measurement:
             return Measurement(lambda networks: MEASURES[name](networks, sample), steps=frozenset(steps))
 
-        self._recorder = Recorder({name: made_at(name, steps) for name, steps in self.plan.items()})
+        made = {name: made_at(name, steps) for name, steps in self.plan.items()}
+        self._recorder = Recorder(made) if made else None  # without a measurement: losses alone
 
     @property
     def curve_steps(self) -> NDArray[np.int64]:
@@ -117,7 +118,8 @@ class Recording:
             step: t.
             networks: some of the cells.
         """
-        self._recorder(step, networks)
+        if self._recorder is not None:
+            self._recorder(step, networks)
 
     def result(self, trained: EnsembleResult) -> ObservedResult:
         """Put what was measured beside what became of the cells.
@@ -130,6 +132,8 @@ class Recording:
         """
         plain = {f.name: getattr(trained, f.name) for f in fields(EnsembleResult)}
         cells = len(self.block.gamma)
+        if self._recorder is None:
+            return ObservedResult(**plain, measured={})
         made = {name: self._recorder.values(name, cells, steps) for name, steps in self.plan.items()}
         return ObservedResult(**plain, measured={name: rows for name, rows in made.items() if rows is not None})
 
