@@ -116,7 +116,7 @@ class Recording:
             return Measurement(lambda networks: MEASURES[name](networks, sample), steps=frozenset(steps))
 
         made = {name: made_at(name, steps) for name, steps in self.plan.items()}
-        self._recorder = Recorder(made) if made else None
+        self._recorder = Recorder(made) if made else None  # without a measurement: losses alone
 
     @property
     def curve_steps(self) -> NDArray[np.int64]:

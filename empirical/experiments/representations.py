@@ -24,6 +24,7 @@ class RepresentationsConfig:
     Attributes:
         steps: length of the runs.
         seeds: number of seeds.
+        first_seed: the first of them; another one repeats the experiment on networks and data that it has not seen.
         points: steps at which alignment and CKA are taken, log-spaced.
         examples: test examples of the kernels.
         every: every how many γ of the grid.
@@ -31,6 +32,7 @@ class RepresentationsConfig:
 
     steps: int
     seeds: int = 2
+    first_seed: int = 0
     points: int = 30
     examples: int = 100
     every: int = 3
@@ -52,7 +54,7 @@ def run_representations(config: RepresentationsConfig, plane: Plane, lab: Lab) -
     gamma, eta = plane.portrait.data["gamma"].values, convergent_eta(plane.portrait)
     gamma, eta = gamma[:: config.every], eta[:: config.every]
     gamma, eta = gamma[np.isfinite(eta)], eta[np.isfinite(eta)]
-    seeds = np.arange(config.seeds)
+    seeds = config.first_seed + np.arange(config.seeds)
     g, s = (index.ravel() for index in np.indices((len(gamma), len(seeds))))
     steps = measured_steps(config.steps, config.points)
     names = ("alignment", "centred_alignment", "cka_start")
