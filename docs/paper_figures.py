@@ -1,23 +1,32 @@
 """Makes the gallery page of the main figures from a finished run of ``richscape figures``.
 
-richscape figures all --scale quick --out runs/figures
-python docs/paper_figures.py runs/figures      # docs/figures.md and docs/images/figN.png
+richscape figures main --scale quick --out runs/figures
+richscape figures main --scale quick --first-seed 100 --out runs/again
+python docs/paper_figures.py runs/figures runs/again
+
+It writes docs/figures.md and docs/images/figN.png, and into paper_figures/results/figures-SCALE the ledger, captions
+and runtimes of the first run, and reproduction.csv: the same numbers in the second one, which may be left out.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from paper_figures.figures import FIGURES, RUNTIMES
 from paper_figures.ledger import measured
+from paper_figures.reproduction import reproduction
 
 DOCS = Path(__file__).parent
+RESULTS = DOCS.parent / "paper_figures" / "results"
+KEPT = ("claims.csv", RUNTIMES, "manifest.json", *(f"{name}.md" for name in FIGURES))
 LARGEST = 1100
 """Pixels across, at most."""
 
@@ -37,11 +46,62 @@ def shrink(picture: np.ndarray) -> np.ndarray:
     return blocks.mean(axis=(1, 3))
 
 
-def page(folder: Path) -> str:
+def save_small(picture: np.ndarray, path: Path) -> None:
+    """Write a picture with a palette of its own, a quarter of the size of one without.
+
+    Args:
+        picture: shape ``(rows, columns, channels)``, from 0 to 1.
+        path: of the PNG file.
+    """
+    plain = Image.fromarray(np.round(picture[..., :3] * 255).astype(np.uint8))
+    plain.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def keep(folder: Path, again: Path | None) -> Path:
+    """Put the tables of a run where the repository keeps results.
+
+    Args:
+        folder: of the finished run.
+        again: of the run on other seeds, if there is one.
+
+    Returns:
+        Where they are.
+    """
+    scale = json.loads((folder / "manifest.json").read_text())["config"]["name"]
+    out = RESULTS / f"figures-{scale}"
+    out.mkdir(parents=True, exist_ok=True)
+    for name in KEPT:
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, out / name)
+    if again is not None:
+        table = reproduction(*(pd.read_csv(run / "claims.csv") for run in (folder, again)))
+        table.to_csv(out / "reproduction.csv", index=False, float_format="%.6g")
+    return out
+
+
+def recurrence(table: pd.DataFrame) -> str:
+    """What became of the numbers on other seeds, in words.
+
+    Args:
+        table: as ``reproduction`` gives it.
+
+    Returns:
+        Markdown.
+    """
+    known = table[table["agrees"].fillna("") != ""]
+    agree, same = int((known["agrees"] == "yes").sum()), int((table["same_verdict"] == "yes").sum())
+    missed = ", ".join(f"`{name}`" for name in known.loc[known["agrees"] == "no", "id"])
+    text = f"On other seeds {agree} of {len(known)} numbers come back to within their intervals"
+    text += f" (not: {missed})" if missed else ""
+    return text + f", and {same} of {len(table)} verdicts are the same: `reproduction.csv` beside the ledger."
+
+
+def page(folder: Path, again: Path | None = None) -> str:
     """The page, and the images beside it.
 
     Args:
         folder: of the finished run.
+        again: of the run on other seeds, if there is one.
 
     Returns:
         Markdown.
@@ -51,13 +111,15 @@ def page(folder: Path) -> str:
     scale = json.loads((folder / "manifest.json").read_text())["config"]["name"]
     intro = f"""\
 Scale `{scale}`. Made by `python docs/paper_figures.py` from a run of `richscape figures`; intervals are of 95 %, from
-the ledger of claims (`claims.csv` and `claims.html` in the folder of the run), which also has every rule."""
+the ledger of claims (`claims.csv` in `paper_figures/results/figures-{scale}`), which also has every rule."""
     parts = ["# The main figures", intro]
+    if again is not None:
+        parts.append(recurrence(reproduction(ledger, pd.read_csv(again / "claims.csv"))))
     for name, figure in FIGURES.items():
         if not (folder / f"{name}.png").exists():
             continue
         picture = shrink(matplotlib.image.imread(folder / f"{name}.png"))
-        matplotlib.image.imsave(DOCS / "images" / f"{name}.png", picture, metadata={"Software": None})
+        save_small(picture, DOCS / "images" / f"{name}.png")
         rows = ledger[ledger["figure"] == name]
         table = ["| claim | predicted | measured | verdict |", "|---|---|---|---|"]
         table += [
@@ -73,4 +135,6 @@ the ledger of claims (`claims.csv` and `claims.html` in the folder of the run), 
 
 
 if __name__ == "__main__":
-    (DOCS / "figures.md").write_text(page(Path(sys.argv[1])), encoding="utf-8")
+    runs = [Path(argument) for argument in sys.argv[1:]]
+    keep(runs[0], runs[1] if len(runs) > 1 else None)
+    (DOCS / "figures.md").write_text(page(*runs), encoding="utf-8")

@@ -126,20 +126,20 @@ def _name_regions(
     ax.text(2.5, inside(2.5), "rich", rotation=32, color="#9c1f6e", bbox=PLATE, **bold)
     ax.text(1.2e3, inside(1.2e3), "ultra-rich", rotation=18, color="#a04a10", bbox=PLATE, **bold)
     ax.text(2e2, at(lows[-1], 2e2) / 1e3, "no training", color=QUIET, **bold)
-    ax.text(2e-2, float(np.sqrt(at(top, 2e-2) * ax.get_ylim()[1])), "unstable", color=INK, **bold)
+    ax.text(1e-2, ax.get_ylim()[1] / 100, "unstable", color=INK, **bold)
     if loss == "mse":
         ax.annotate(
-            "catapult", (0.3, at(crit, 0.3) * 1.5), (3e-3, at(crit, 0.3) * 6), ha="center", fontweight="bold",
+            "catapult", (0.1, at(crit, 0.1) * 1.5), (1.5e-3, at(crit, 0.1) * 2), ha="center", fontweight="bold",
             arrowprops={"arrowstyle": "-", "color": QUIET, "lw": 0.8},
         )  # fmt: skip
     else:
         ax.text(1.2e-3, float(np.sqrt(at(crit, 1.2e-3) * at(top, 1.2e-3))), "catapult", rotation=32, **bold)
     quiet: dict[str, Any] = {"fontsize": 8, "ha": "center"}
     ax.text(1.1e-3, at(crit, 1.1e-3) * (0.11 if loss == "mse" else 0.1), r"$\gamma^{2}$", **quiet)
-    ax.text(4e3, at(top, 4e3) * 3.0, r"$\gamma^{2/L}$", **quiet)
+    ax.text(60, at(top, 60) * 3.0, r"$\gamma^{2/L}$", **quiet)
     if loss != "mse":
         ax.text(1.1e-3, at(top, 1.1e-3) * 4, r"$\gamma$", **quiet)
-    ax.text(2.5, at(lows[-1], 2.5) / 12, r"$\gamma/T$", **quiet)
+    ax.text(6, at(lows[-1], 6) / 60, r"$\gamma/T$", **quiet)
     ax.annotate(
         f"apex at $T={SCHEMATIC_BUDGETS[0]}$", (apex, at(crit, apex)), (apex * 0.4, at(crit, apex) * 60),
         fontsize=7, ha="center", arrowprops={"arrowstyle": "-", "color": QUIET, "lw": 0.8},

@@ -30,6 +30,9 @@ budgets; bars reach from the worst to the best seed. The best γ above 3 less γ
 RICH = 10.0
 """The rich run whose power law is drawn."""
 
+HIGHEST = 1.4
+"""Losses are shown up to this many times their start; what is higher is named in a note."""
+
 
 def draw_losses(ax: Axes, curves: xr.Dataset, laws: dict[float, LossPowerLaw]) -> None:
     """Online losses, and two fitted power laws.
@@ -52,6 +55,11 @@ def draw_losses(ax: Axes, curves: xr.Dataset, laws: dict[float, LossPowerLaw]) -
         label = f"{regime}, fitted: {exponent}"
         ax.plot(across, shift * law(across), color=INK, dashes=dashes, lw=1.6, label=label, zorder=6)
     ax.set(xscale="log", yscale="log", xlabel="step $t$", ylabel="online loss")
+    start, highest = float(mean.isel(step=0).mean()), float(mean.max())
+    if highest > HIGHEST * start:  # a catapult at the chosen learning rate would flatten everything else
+        ax.set_ylim(0.8 * float(mean.min()), HIGHEST * start)
+        note = f"off scale: a catapult of {highest / start:.2g} " + r"$\mathcal{L}_0$"
+        ax.text(0.98, 0.98, note, transform=ax.transAxes, ha="right", va="top", fontsize=8, color=QUIET)
     ax.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_locator(NullLocator())

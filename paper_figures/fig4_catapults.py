@@ -45,7 +45,7 @@ def draw_catapults(ax: Axes, catapults: xr.Dataset) -> None:
         if len(have) and gamma <= 1:
             run = catapults.isel(gamma=g, seed=have[0], rate=int(rung.values[g, have[0]]))
             ax.plot(t, run["loss"] / float(run["start"]), color=gamma_colour(float(gamma)), lw=1.2)
-        elif gamma > 10:
+        elif gamma > 10 and g % 2 == 0:
             # no catapult at any rung: the highest rung that trains
             trained = np.nonzero(catapults["outcome"].values[g, :, 0] == 2)[0]
             if len(trained):
@@ -73,9 +73,14 @@ def draw_heights(ax: Axes, catapults: xr.Dataset, fit: ScalingFit) -> None:
             ax.plot(one, 0.03, "x", color=QUIET, ms=5, transform=ax.get_xaxis_transform(), clip_on=False)
     if np.isfinite(fit.coefficient):
         across = np.geomspace(*fit.window, 20)
-        ax.plot(across, fit(across), color=INK, lw=1.4, label=f"fitted slope {slope_label(fit).rstrip(' ✗?')}")
-        middle = float(np.sqrt(fit.window[0] * fit.window[1]))
-        law = float(fit(middle)) * (across / middle) ** -2
+        ax.plot(
+            across,
+            fit(across),
+            color=INK,
+            lw=1.4,
+            label=f"fitted slope {slope_label(fit).rstrip(' ✗?')}".replace("-", "−"),
+        )
+        law = float(fit(fit.window[1])) * (across / fit.window[1]) ** -2.0
         ax.plot(across, law, label=r"two-layer map, $\gamma \ll 1$: $-2$", **THEORY)
     ax.plot([], [], "x", color=QUIET, ms=5, label="no catapult at any $\\eta$")
     ax.set(
@@ -84,7 +89,8 @@ def draw_heights(ax: Axes, catapults: xr.Dataset, fit: ScalingFit) -> None:
         xlabel=r"feature-learning strength $\gamma$",
         ylabel="highest peak / $\\mathcal{L}_0$",
     )
-    ax.set_ylim(bottom=1)
+    highest = float(np.nanmax(height.values)) if np.isfinite(height.values).any() else 10.0
+    ax.set_ylim(1, 20 * highest)  # the line of the two-layer map leaves the frame; the rest is room for the legend
     log_ticks(ax.xaxis)
     ax.legend(loc="upper right")
 

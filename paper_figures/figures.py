@@ -47,8 +47,8 @@ FIGURES: dict[str, PaperFigure] = {
             fig2.CAPTION,
         ),
         PaperFigure(
-            fig3.NAME, fig3.TITLE, ("landscape",), ("spectra",),
-            lambda d: fig3.figure(d["landscape"], sharpness_fits(d["landscape"])), fig3.CAPTION,
+            fig3.NAME, fig3.TITLE, ("landscape", "spectra"), (),
+            lambda d: fig3.figure(d["landscape"], sharpness_fits(d["landscape"]), d["spectra"]), fig3.CAPTION,
         ),
         PaperFigure(
             fig4.NAME, fig4.TITLE, ("catapults", "landscape"), (),

@@ -153,8 +153,8 @@ def catapult_fit(catapults: xr.Dataset) -> ScalingFit:
         catapults: as ``run_catapults`` gives it.
 
     Returns:
-        The fit of log(peak / L₀) over every γ ≤ 1, the lazy side, and every seed that has a catapult there; the two-layer
-        map predicts −2 for γ ≪ 1.
+        The fit of log(peak / L₀) over every γ ≤ 1, the lazy side, and every seed that has a catapult there; the
+        two-layer map predicts −2 for γ ≪ 1.
     """
     height = highest_catapults(catapults)["height"]
     g, s = (index.ravel() for index in np.indices(height.shape))

@@ -63,8 +63,8 @@ def run_budgets(config: BudgetsConfig, lab: Lab) -> pd.DataFrame:
         training = replace(config.training, steps=steps)
         cells = expected_cells(training, gamma, 1, config.seeds, settings)
         lab.progress.phase(f"eta_min at T = {steps}", cells * steps)
-        seeds = {"seeds": config.seeds, "first_seed": config.first_seed}
-        points = trace_networks(lab.sweep(training), gamma, ("eta_min",), settings=settings, **seeds)
+        sweep, first = lab.sweep(training), config.first_seed
+        points = trace_networks(sweep, gamma, ("eta_min",), seeds=config.seeds, first_seed=first, settings=settings)
         table = points["eta_min"].table().drop(columns="boundary").assign(steps=steps)
         rows.append(table.assign(law=exact_law("eta_min", table["gamma"].to_numpy(), **law_of(training))))
     return pd.concat(rows, ignore_index=True)

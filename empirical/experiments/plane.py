@@ -32,7 +32,7 @@ class PlaneConfig:
         gamma: (low, high, points) of the grid, log-spaced, ends included; the windows of the fits lie inside.
         eta: the same along η.
         boundaries: boundaries traced in the windows; none for a grid alone.
-        window_points: γ in each window.
+        window_points: γ in the lazy and in the rich window.
         trace_seeds: number of seeds of the traces.
         first_seed: the first of them, and that of the grid.
         resolution: widest final bracket, in decades of η.
@@ -42,7 +42,7 @@ class PlaneConfig:
     gamma: tuple[float, float, int]
     eta: tuple[float, float, int]
     boundaries: tuple[str, ...] = ()
-    window_points: int = 6
+    window_points: tuple[int, int] = (6, 6)
     trace_seeds: int = 2
     resolution: float = 0.02
     first_seed: int = 0
@@ -101,7 +101,7 @@ def run_plane(config: PlaneConfig, lab: Lab, name: str) -> Plane:
     portrait = sweep_portrait(sweep, gamma, eta, seeds=(config.first_seed,))
     points, fits, windows = {}, {}, {}
     settings = TraceSettings(**{**vars(NETWORK_TRACE), "resolution": config.resolution})
-    for regime in REGIMES:
+    for regime, points_wanted in zip(REGIMES, config.window_points, strict=True):
         shared: dict[tuple[float, float], list[str]] = {}
         for boundary in config.boundaries:
             window = config.window(regime, boundary)
@@ -109,11 +109,11 @@ def run_plane(config: PlaneConfig, lab: Lab, name: str) -> Plane:
                 windows[regime, boundary] = window
                 shared.setdefault((window.low, window.high), []).append(boundary)
         for ends, names in shared.items():
-            at = np.geomspace(*ends, config.window_points)
+            at = np.geomspace(*ends, points_wanted)
             cells = expected_cells(training, at, len(names), config.trace_seeds, settings)
             lab.progress.phase(f"{name}: {regime} {', '.join(names)}", cells * training.steps)
-            seeds = {"seeds": config.trace_seeds, "first_seed": config.first_seed}
-            traced = trace_networks(sweep, at, tuple(names), settings=settings, **seeds)
+            first, count = config.first_seed, config.trace_seeds
+            traced = trace_networks(sweep, at, tuple(names), seeds=count, first_seed=first, settings=settings)
             for boundary, found in traced.items():
                 points[regime, boundary] = found
                 if len(found):

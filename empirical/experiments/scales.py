@@ -113,23 +113,23 @@ SCALES: dict[str, Scale] = {
     "quick": Scale(
         "quick",
         mse=PlaneConfig(
-            TrainingConfig(**_MLP, steps=400), (1e-4, 1e4, 25), (1e-13, 1e4, 52), BOUNDARIES_MSE, window_points=6
+            TrainingConfig(**_MLP, steps=400), (1e-4, 1e4, 25), (1e-13, 1e4, 52), BOUNDARIES_MSE, window_points=(6, 6)
         ),
         cross_entropy=PlaneConfig(
             TrainingConfig(**_CNN, steps=400),
             (1e-4, 1e4, 25),
             (1e-12, 1e4, 33),
             BOUNDARIES_CE,
-            window_points=7,
-            resolution=0.04,
+            window_points=(5, 7),
+            resolution=0.06,
         ),
-        curves=CurvesConfig(steps=2000, budgets=(200, 600, 2000), seeds=8, every=3),
-        landscape=LandscapeConfig(steps=1000, seeds=2, width=128),
+        curves=CurvesConfig(steps=2000, budgets=(200, 600, 2000), seeds=5, every=3),
+        landscape=LandscapeConfig(steps=1000, seeds=2),
         spectra=SpectraConfig(),
         catapults=CatapultConfig(
             TrainingConfig(depth=3, width=64, image_size=7, batch_size=256, steps=150),
-            gamma=(1e-3, 1e4, 15),
-            seeds=10,
+            gamma=(1e-2, 1e4, 13),
+            seeds=8,
         ),
         budgets=BudgetsConfig(TrainingConfig(**_MLP, image_size=7)),
     ),
@@ -140,7 +140,7 @@ SCALES: dict[str, Scale] = {
             (1e-5, 1e5, 61),
             (1e-16, 1e5, 127),
             (*BOUNDARIES_MSE, "eta_min"),
-            window_points=12,
+            window_points=(12, 12),
             trace_seeds=4,
             resolution=0.01,
         ),
@@ -149,7 +149,7 @@ SCALES: dict[str, Scale] = {
             (1e-4, 1e4, 49),
             (1e-14, 1e4, 109),
             (*BOUNDARIES_CE, "eta_min"),
-            window_points=12,
+            window_points=(12, 12),
             trace_seeds=4,
             resolution=0.01,
         ),

@@ -106,7 +106,7 @@ def make_curves(lazy: float = 0.2, rich: float = 0.6, gain: float = 0.05) -> xr.
 def make_catapults(slope: float = -1.0, largest: float = 1.0) -> xr.Dataset:
     """Catapults of height 2 (γ/largest)^slope below ``largest``, none above, at one rung of six."""
     gamma, steps = np.geomspace(1e-3, 1e3, 13), np.arange(60)
-    shape = (len(gamma), 6, 2)
+    shape = (len(gamma), 6, 4)
     outcome = np.full(shape, Outcome.TRAINED)
     outcome[:, 5] = Outcome.DIVERGED
     peak = np.ones(shape)
@@ -122,8 +122,20 @@ def make_catapults(slope: float = -1.0, largest: float = 1.0) -> xr.Dataset:
         "start": (("gamma", "rate", "seed"), np.ones(shape)),
         "eta": (("gamma", "rate", "seed"), np.ones(shape)),
     }
-    coords = {"gamma": gamma, "rate": np.geomspace(1, 30, 6), "seed": [0, 1], "step": steps}
+    coords = {"gamma": gamma, "rate": np.geomspace(1, 30, 6), "seed": np.arange(4), "step": steps}
     return xr.Dataset(data, coords, {"arch": "mlp", "depth": DEPTH, "width": 8})
+
+
+def make_spectra(outliers: int = CLASSES) -> xr.Dataset:
+    """A bulk of even relative gaps of 5 %, and above it outliers, twice as high."""
+    rank = np.arange(24)
+    top = np.where(rank < outliers, 2.0, 1.0) * 0.95**rank
+    draw = np.random.default_rng(5)
+    values = np.sort(top * np.exp(0.005 * draw.standard_normal((12, 24))))[:, ::-1]
+    attrs = {"classes": CLASSES, "gamma": 1e-3, "eta": 1e-6, "width": 256, "examples": 512}
+    return xr.Dataset(
+        dict.fromkeys(("hessian", "gauss_newton"), (("seed", "rank"), values)), {"seed": np.arange(12)}, attrs
+    )
 
 
 def make_budgets(slope: float = -1.0) -> pd.DataFrame:
@@ -142,6 +154,7 @@ def made():
         "mse": make_plane(),
         "cross_entropy": make_plane("cross-entropy", boundaries=("eta_crit", "eta_max")),
         "landscape": make_landscape(),
+        "spectra": make_spectra(),
         "curves": make_curves(),
         "catapults": make_catapults(),
         "budgets": make_budgets(),
@@ -154,6 +167,7 @@ def make():
     return {
         "plane": make_plane,
         "landscape": make_landscape,
+        "spectra": make_spectra,
         "curves": make_curves,
         "catapults": make_catapults,
         "budgets": make_budgets,

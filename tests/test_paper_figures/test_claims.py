@@ -13,6 +13,7 @@ from paper_figures.claims import CLAIMS
 from paper_figures.claims.plane import best_eta
 from paper_figures.claims.tables import committed_tables, judge_rows
 from paper_figures.ledger import COLUMNS, VERDICTS, above, judge_all, mean_interval, measured, number, to_csv, to_html
+from simulate import Outcome
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
 
@@ -34,7 +35,8 @@ def test_ids_are_unique_and_every_rule_says_when_it_is_supported():
     "eta-min-budget-lazy", "eta-min-budget-rich", "power-law-lazy", "power-law-rich", "power-laws-differ",
     "accuracy-rich", "accuracy-budget", "catapult-height", "catapult-rich", "silent-alignment",
     "silent-alignment-centred", "sharpness-lazy",
-    "sharpness-rich", "outliers-lazy", "hessian-lazy-constant", "hessian-rich-grows", "lazy-agree", "rich-agree",
+    "sharpness-rich", "outliers-lazy", "outliers-lazy-gn", "hessian-lazy-constant", "hessian-rich-grows",
+    "lazy-agree", "rich-agree",
     "lazy-not-rich", "alignment-gamma",
 ])  # fmt: skip
 def test_what_was_put_in_is_supported(name, made):
@@ -52,6 +54,9 @@ def test_what_was_put_in_is_supported(name, made):
     ("accuracy-budget", "curves", {"gain": -0.05}),
     ("catapult-height", "catapults", {"slope": 0.5, "largest": 20.0}),
     ("catapult-rich", "catapults", {"largest": 1e9}),
+    ("catapult-power", "catapults", {"slope": -1.0}),
+    ("outliers-lazy", "spectra", {"outliers": 3}),
+    ("outliers-lazy-gn", "spectra", {"outliers": 0}),
     ("silent-alignment", "landscape", {"lead": 0.4}),
     ("sharpness-lazy", "landscape", {"lazy": -1.8}),
     ("sharpness-rich", "landscape", {"rich": -0.5}),
@@ -63,6 +68,43 @@ def test_a_verdict_turns_with_the_data(name, data, change, make):
     assert len(claim.needs) == 1
     finding = claim.judge(make[data](**change))
     assert finding.verdict == "not supported", finding
+
+
+def test_catapults_of_the_two_layer_map_are_recognised(make):
+    finding = BY_ID["catapult-power"].judge(make["catapults"](slope=-2.0))
+    assert finding.verdict == "supported"
+    assert finding.measured == pytest.approx(-2.0, abs=1e-9)
+
+
+def test_few_rich_catapults_are_told_from_none_only_with_enough_runs(make):
+    """3 in 100 are fewer than 1 in 20 on 2000 runs, and may be more on 200."""
+    few = make["catapults"]()
+    rich = np.nonzero(few["gamma"].values >= 10)[0]
+    for times, verdict in ((10, "undetermined"), (100, "supported")):
+        many = few.isel(seed=np.tile([0, 1], times)).copy(deep=True)
+        trained = np.argwhere(many["outcome"].values[rich] == Outcome.TRAINED)
+        hits = trained[::33]
+        many["outcome"].values[rich[hits[:, 0]], hits[:, 1], hits[:, 2]] = Outcome.CATAPULT
+        assert BY_ID["catapult-rich"].judge(many).verdict == verdict
+
+
+def test_outputs_collapse_where_losses_need_not(make):
+    """F is one function of τ, at learning rates that make equal t another τ; losses once of τ, once of t."""
+    data = make["landscape"]()
+    gamma = data["gamma"].values
+    eta = gamma**0.5
+    tau = data["step"].values * (eta / gamma)[:, None]
+    data["eta"] = ("gamma", eta)
+    data["raw"] = data["raw"] * 0 + (tau**2)[:, None, :, None, None]
+    left = 1 / (1 + (tau / 20) ** 2)
+    data["loss"] = data["loss"] * 0 + left[:, None, :]
+    finding = BY_ID["tau-collapse"].judge(data)
+    assert finding.verdict == "supported"
+    assert finding.measured > 10
+    assert BY_ID["tau-collapse-loss"].judge(data).verdict == "supported"
+    jitter = 1 + 1e-4 * np.arange(len(gamma))[:, None, None]  # two equal curves would be infinitely nearer
+    data["loss"] = data["loss"] * 0 + jitter / (1 + (data["step"].values / 20) ** 2)
+    assert BY_ID["tau-collapse-loss"].judge(data).verdict == "not supported"
 
 
 def test_the_numbers_are_those_put_in(made):
