@@ -128,6 +128,12 @@ def _setups() -> dict[str, Setup]:
             "-trained": {"pretrained": 10.0},
             "-teacher": {"data": "teacher-linear", "size": 49},
             "-teacher-linear": {"data": "teacher-linear", "size": 49, "activation": "linear"},
+            "-teacher-linear-trained": {
+                "data": "teacher-linear",
+                "size": 49,
+                "activation": "linear",
+                "pretrained": 10.0,
+            },
         }
         out += [replace(base, name=base.name + suffix, **change) for suffix, change in changes.items()]
     return {setup.name: setup for setup in out}
