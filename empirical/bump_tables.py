@@ -201,8 +201,9 @@ def orders(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
         tables: wide ones.
 
     Returns:
-        One row a setup and threshold of the peak, and one of 2/λ of the slow run: ``order`` s with its 95 % interval over seeds, and the misfit in
-        decades of the fitted s, of s = 1 (the scalar law with A and γ₀ free) and of a corner.
+        One row a setup and threshold of the peak, and one of 2/λ of the slow run: ``order`` s with its 95 % interval
+        over seeds, and the misfit in decades of the fitted s, of s = 1 (the scalar law with A and γ₀ free) and of a
+        corner.
     """
     rows = []
     for table in tables:
