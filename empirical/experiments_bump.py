@@ -187,6 +187,23 @@ def two_layer_sharpness(gamma: ArrayLike, correlation: float) -> NDArray[np.floa
     return np.asarray(2 / g**2 * np.sqrt((correlation + g) ** 2 + 1 - correlation**2))
 
 
+def two_layer_edge(gamma: ArrayLike, correlation: float) -> NDArray[np.float64]:
+    """η_crit of the two-layer linear net if the only edges are those of the start and of the flattest minimum.
+
+    min(2/λ₀, 2/λ_flat), λ₀ = 2/γ² and λ_flat = 2(ρ + γ)/γ² (Cauchy–Schwarz: |u|² + |v|² ≥ 2 u·v). Its height over the
+    scalar law γ²/(1 + γ) is log₁₀(2 − ρ), at γ = 1 − ρ. (Derived here.)
+
+    Args:
+        gamma: feature-learning strengths, any shape.
+        correlation: ρ.
+
+    Returns:
+        γ²/max(1, ρ + γ), same shape; the weights' step is ηn.
+    """
+    g = np.asarray(gamma, dtype=np.float64)
+    return np.asarray(g**2 / np.maximum(1.0, correlation + g))
+
+
 def two_layer(
     correlation: float,
     peaks: Sequence[float] = PEAKS,
