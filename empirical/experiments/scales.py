@@ -85,7 +85,7 @@ class Scale:
         Raises:
             InputError: a negative seed.
         """
-        first = {"first_seed": positive_integer("first_seed", first_seed, least=0)}
+        first: dict[str, Any] = {"first_seed": positive_integer("first_seed", first_seed, least=0)}
         return replace(
             self,
             mse=replace(self.mse, **first),
