@@ -13,14 +13,14 @@ import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import arg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from empirical.runners import Runner
     from empirical.shard import TrainingConfig
     from empirical.store import RunDirectory
-    from simulate import BoundaryPoints, PhasePortrait
 
 WINGS = ("theory", "simulate", "empirical", "paper_figures")
 Range = Annotated[tuple[float, float, int], arg(metavar="LO HI N")]
@@ -64,58 +63,6 @@ def _grid(field: str, given: tuple[float, float, int]) -> NDArray[np.float64]:
     return np.geomspace(low, high, count)
 
 
-class _Progress:
-    """A bar with the time left, on a terminal; a line for each phase otherwise. Work is counted in cell-steps."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        self.console = Console(stderr=True)
-        columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
-        times = (TimeElapsedColumn(), TextColumn("gone,"), TimeRemainingColumn(), TextColumn("left"))
-        self.bar = Progress(*columns, *times, console=self.console, disable=not self.console.is_terminal)
-        self.task = self.bar.add_task("starting", total=None)
-        self._planned, self._expected, self._done, self._in_phase = 0, 0, 0, 0
-
-    def __enter__(self) -> _Progress:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
-
-    def plan(self, total: int) -> None:
-        """The cell-steps of all phases together."""
-        self._planned = total
-        self.bar.update(self.task, total=total)
-
-    def phase(self, description: str, expected: int) -> None:
-        """A phase begins: what the last one took replaces what it was expected to take."""
-        self._planned += self._in_phase - self._expected
-        self._expected, self._in_phase = expected, 0
-        self._planned = max(self._planned, self._done + expected)
-        self.bar.update(self.task, description=description, total=self._planned)
-        if not self.console.is_terminal:
-            self.console.print(f"{description} …")
-
-    def advance(self, cell_steps: int, held: bool) -> None:
-        """Work was done; what was read back from an earlier run says nothing about speed and leaves the total."""
-        self._in_phase += cell_steps
-        if self._in_phase > self._expected:
-            self._planned += self._in_phase - self._expected
-            self._expected = self._in_phase
-        if held:
-            self._planned -= cell_steps
-            self._expected -= cell_steps
-            self._in_phase -= cell_steps
-        else:
-            self._done += cell_steps
-        self.bar.update(self.task, completed=self._done, total=max(self._planned, self._done))
-
-
 @dataclass(frozen=True)
 class Derive:
     """Print the toy model's boundaries and their derivation, with a mark for every check."""
@@ -126,21 +73,10 @@ class Derive:
     """Optimizer of the toy model."""
     depth: int | None = None
     """Weight layers L of the table; symbolic when not given. The steps hold for every L."""
-    chapter: (
-        Literal[
-            "flow_forms",
-            "cascade",
-            "crisis",
-            "band",
-            "catapult",
-            "deep_linear",
-            "conserved",
-            "euler_degree",
-            "degree_law",
-            "all",
-        ]
-        | None
-    ) = None
+    chapter: Literal[
+        "flow_forms", "cascade", "crisis", "band", "catapult", "deep_linear", "conserved", "euler_degree", "degree_law",
+        "all",
+    ] | None = None  # fmt: skip
     """A further chapter to derive and check after the plane itself; all for every one."""
     out: Path | None = None
     """Also write all of it to this file: .md, .tex or .html."""
@@ -148,8 +84,7 @@ class Derive:
     def run(self) -> None:
         """Print the table, then the derivation; a falsified step ends in exit code 1."""
         from theory import FalsifiedStepError, ToyModel
-        from theory.derivation import chapters
-        from theory.document import Chapter, Document, boundary_table, steps_text, table_text
+        from theory.document import write_up
         from theory.errors import positive_integer
         from theory.rendering import checked_suffix, save
 
@@ -158,14 +93,7 @@ class Derive:
         if self.out is not None:
             checked_suffix(self.out)
         model = ToyModel(loss=self.loss, optimizer=self.optimizer)
-        table = boundary_table(model, self.depth)
-        print(table_text(table))
-        further = chapters(None if self.chapter == "all" else [self.chapter]) if self.chapter else ()
-        done = []
-        for derivation in (model.derivation(), *further):
-            done.append(Chapter(derivation.title, derivation.run(strict=False)))
-            print(steps_text(derivation.title, done[-1].results), flush=True)
-        document = Document(done[0].title, tuple(done), table)
+        document = write_up(model, self.depth, self.chapter, lambda text: print(text, flush=True))
         if self.out is not None:
             save(document, self.out)
             print(f"written to {self.out}")
@@ -203,8 +131,11 @@ class Simulate:
 
     def run(self) -> None:
         """Run the grid, read the boundaries off it, draw it."""
+        from empirical.progress import ProgressBar
         from empirical.store import RunDirectory
-        from simulate import CellResults, Noise, check_grid, phase_portrait
+        from empirical.toy import kept_toy_portrait
+        from paper_figures.portrait import write_portrait
+        from simulate import Noise, check_grid
         from theory.errors import InputError, positive_integer
 
         for name in ("depth", "steps", "seeds"):
@@ -218,35 +149,14 @@ class Simulate:
         gamma, eta = _grid("gamma", self.gamma), _grid("eta", self.eta)
         config = {"command": "simulate"} | {name: value for name, value in asdict(self).items() if name != "out"}
         store = RunDirectory(self.out, config)
-        per_column = len(eta) * self.seeds * self.steps
-        with _Progress() as progress:
-            progress.plan(len(gamma) * per_column)
-            progress.phase(f"{len(gamma) * len(eta) * self.seeds} toy cells", len(gamma) * per_column)
-
-            def run_block(run: Callable[[], CellResults], columns: NDArray[np.float64]) -> CellResults:
-                key = config | {"columns": columns.tolist()}
-                held = store.read_shard(key)
-                cells = run() if held is None else CellResults(**held)
-                if held is None:
-                    store.write_shard(key, cells.fields())
-                progress.advance(len(columns) * per_column, held is not None)
-                return cells
-
-            portrait = phase_portrait(
-                loss=self.loss,
-                depth=self.depth,
-                gamma=gamma,
-                eta=eta,
-                steps=self.steps,
-                optimizer=self.optimizer,
-                beta=self.beta,
-                noise=noise,
-                seeds=range(self.seeds),
-                run_block=run_block,
-            )
+        with ProgressBar() as progress:
+            portrait = kept_toy_portrait(
+                store, progress, loss=self.loss, depth=self.depth, gamma=gamma, eta=eta, steps=self.steps,
+                optimizer=self.optimizer, beta=self.beta, noise=noise, seeds=self.seeds,
+            )  # fmt: skip
         identity = {"arch": "toy", "variant": "balanced", "depth": self.depth, "loss": self.loss}
         identity["optimizer"] = self.optimizer
-        _write_portrait(store, portrait, identity, ("eta_min", "eta_crit", "eta_fail", "eta_max", "eta_star"))
+        print(write_portrait(store, portrait, identity))
 
 
 @dataclass(frozen=True)
@@ -334,16 +244,9 @@ class _Networks:
 
     def runner(self) -> Runner:
         """Who trains."""
-        from empirical.runners import Runner, default_workers, device_list
+        from empirical.runners import runner_on
 
-        _, devices = device_list(self.device)
-        return Runner(default_workers(devices) if self.workers is None else self.workers, devices)
-
-    def identity(self) -> dict[str, Any]:
-        """Columns that say what was run."""
-        training = self.training()
-        what = {"arch": self.arch, "variant": training.variant(), "depth": training.weight_layers()}
-        return what | {"loss": self.loss, "optimizer": self.optimizer}
+        return runner_on(self.device, self.workers)
 
 
 @dataclass(frozen=True)
@@ -355,18 +258,20 @@ class SweepCommand(_Networks):
 
     def run(self) -> None:
         """Train what is missing, then write the portrait."""
+        from empirical.progress import ProgressBar
         from empirical.sweep import Sweep, sweep_portrait
+        from paper_figures.portrait import write_portrait
 
         gamma, eta = _grid("gamma", self.gamma), _grid("eta", self.eta)
         training = self.training()
         store = self.store("sweep")
         total = len(gamma) * len(eta) * self.seeds * self.steps
-        with self.runner() as runner, _Progress() as progress:
+        with self.runner() as runner, ProgressBar() as progress:
             progress.plan(total)
             progress.phase(f"{total // self.steps} networks", total)
             sweep = Sweep(training, store, lambda _cells, steps, held: progress.advance(steps, held), runner)
             portrait = sweep_portrait(sweep, gamma, eta, tuple(range(self.seeds)))
-        _write_portrait(store, portrait, self.identity(), ("eta_min", "eta_crit", "eta_fail", "eta_max", "eta_star"))
+        print(write_portrait(store, portrait, training.identity()))
 
 
 @dataclass(frozen=True)
@@ -384,21 +289,10 @@ class TraceCommand(_Networks):
 
     def run(self) -> None:
         """Trace, write boundaries.csv and exponents.csv, print the fits."""
-        import pandas as pd
-
-        from empirical.law import law_depth
+        from empirical.progress import ProgressBar
         from empirical.sweep import Sweep
-        from empirical.trace import (
-            EXPONENT_COLUMNS,
-            NETWORK_TRACE,
-            boundary_rows,
-            default_window,
-            expected_cells,
-            exponent_row,
-            fit_boundary,
-            law_of,
-            trace_networks,
-        )
+        from empirical.trace import NETWORK_TRACE, expected_cells, trace_networks
+        from empirical.trace_tables import trace_tables
         from theory import InputError
         from theory.errors import positive_number
 
@@ -409,33 +303,19 @@ class TraceCommand(_Networks):
         training = self.training()
         store = self.store("trace")
         settings = replace(NETWORK_TRACE, resolution=self.resolution)
-        with self.runner() as runner, _Progress() as progress:
+        with self.runner() as runner, ProgressBar() as progress:
             total = expected_cells(training, gamma, len(self.boundaries), self.seeds, settings) * self.steps
             progress.plan(total)
             progress.phase("boundaries", total)
             sweep = Sweep(training, store, lambda _cells, steps, held: progress.advance(steps, held), runner)
             traced = trace_networks(sweep, gamma, self.boundaries, seeds=self.seeds, settings=settings)
-        rows: list[dict[str, Any]] = []
-        law, ends = law_of(training), (float(gamma[0]), float(gamma[-1]))
-        identity = self.identity() | {"predicted_by": law_depth(training)[1]}
-        refused: set[str] = set()
-        for regime in ("lazy", "rich"):
-            for name, points in traced.items():
-                try:
-                    window = default_window(regime=regime, gamma_range=ends, boundary=name, **law)
-                except InputError as error:
-                    refused.add(f"no {regime} fit: {error}")
-                    continue
-                if len(points):
-                    rows.append(exponent_row(fit_boundary(points, window, **law), name, regime, **identity))
-        print(*sorted(refused), sep="\n", end="\n" if refused else "", file=sys.stderr)
-        points_table = pd.concat([boundary_rows(p, self.steps, **self.identity()) for p in traced.values()])
+        points_table, fits, refused = trace_tables(training, traced, gamma)
+        print(*refused, sep="\n", end="\n" if refused else "", file=sys.stderr)
         store.write("boundaries.csv", points_table.to_csv(index=False, float_format="%.10g"))
-        fits = pd.DataFrame(rows, columns=EXPONENT_COLUMNS)
         store.write("exponents.csv", fits.to_csv(index=False, float_format="%.10g"))
         shown = points_table[["seed", "boundary", "gamma", "eta", "eta_low", "eta_high"]]
         print(shown.to_string(index=False, float_format="%.4g") if len(shown) else "no boundary was met")
-        if rows:
+        if len(fits):
             kept = ["boundary", "regime", "predicted_window", "fitted", "ci_low", "ci_high", "n_points", "verdict"]
             print(fits[kept].to_string(index=False, float_format="%.3f"))
         print(f"written to {store.path}: boundaries.csv, exponents.csv, manifest.json")
@@ -474,32 +354,32 @@ class Compare:
             self._run_campaign()
             return
         from empirical.compare import PRESETS, compare, save
-        from empirical.runners import Runner, default_workers, device_list
+        from empirical.progress import ProgressBar
+        from empirical.runners import device_list, runner_on
         from empirical.store import RunDirectory
         from paper_figures.report import render, summary, terminal_table
 
         names = ("depths", "width", "steps", "seeds", "data")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        kind, devices = device_list(self.device)
+        kind, _ = device_list(self.device)
         config = replace(PRESETS[self.preset], device=kind, **given)
         store = RunDirectory(self.out, config.describe())
-        workers = default_workers(devices) if self.workers is None else self.workers
-        with Runner(workers, devices) as runner, _Progress() as progress:
+        with runner_on(self.device, self.workers) as runner, ProgressBar() as progress:
             comparison = compare(config, store, progress, runner)
         save(comparison, store)
         render(comparison, store)
         console = Console(width=None if sys.stdout.isatty() else 100)
         console.print(terminal_table(comparison))
         console.print(summary(comparison))
-        written = sorted(path.name for path in store.path.iterdir() if path.is_file() and path.name[0] != ".")
-        console.print(f"\nIn {store.path}: {', '.join(written)}", soft_wrap=True)
+        console.print(f"\nIn {store.path}: {', '.join(store.files())}", soft_wrap=True)
 
     def _run_campaign(self) -> None:
         """Run a campaign; tables and report are there after its first unit, and complete with its last."""
         from rich.console import Console
 
         from empirical.campaign import load, run_campaign
-        from empirical.runners import Runner, default_workers, device_list
+        from empirical.progress import ProgressBar
+        from empirical.runners import device_list, runner_on
         from empirical.store import RunDirectory
         from paper_figures.campaign_report import FULL, Reporter, terminal_table
         from theory.errors import InputError
@@ -510,11 +390,10 @@ class Compare:
         if self.campaign is not None and self.preset == "full":
             raise InputError("--preset", self.preset, "left out where --campaign is given")
         campaign = load(self.campaign or FULL)
-        kind, devices = device_list(self.device)
+        kind, _ = device_list(self.device)
         store = RunDirectory(self.out, {"command": "compare"} | campaign.describe() | {"device": kind})
-        workers = default_workers(devices) if self.workers is None else self.workers
         reporter = Reporter(store)
-        with Runner(workers, devices) as runner, _Progress() as progress:
+        with runner_on(self.device, self.workers) as runner, ProgressBar() as progress:
             found = run_campaign(campaign, store, progress, runner, device=kind, on_unit=reporter)
         reporter.finish(found)
         Console(width=None if sys.stdout.isatty() else 120).print(terminal_table(found))
@@ -549,7 +428,8 @@ class Figures:
         from empirical.experiments.appendix import AppendixExperiments
         from empirical.experiments.lab import Lab
         from empirical.experiments.scales import SCALES
-        from empirical.runners import Runner, default_workers, device_list
+        from empirical.progress import ProgressBar
+        from empirical.runners import device_list, runner_on
         from empirical.store import RunDirectory
         from paper_figures.claims.tables import RESULTS
         from paper_figures.figures import chosen_figures, render
@@ -557,44 +437,16 @@ class Figures:
 
         campaign = self.campaign or RESULTS
         names = chosen_figures(self.names, campaign=campaign)
-        kind, devices = device_list(self.device)
+        kind, _ = device_list(self.device)
         scale = SCALES[self.scale].from_seed(self.first_seed).on(kind)
         store = RunDirectory(self.out, scale.describe())
-        workers = default_workers(devices) if self.workers is None else self.workers
-        with Runner(workers, devices) as runner, _Progress() as progress:
+        with runner_on(self.device, self.workers) as runner, ProgressBar() as progress:
             rendered = render(names, AppendixExperiments(scale, Lab(store, runner, progress)), store, campaign)
         for name, seconds in rendered.seconds.items():
             print(f"{name}: {seconds:.0f} s")
         counts = rendered.ledger["verdict"].value_counts()
         print("claims: " + ", ".join(f"{int(counts.get(verdict, 0))} {verdict}" for verdict in VERDICTS))
         print(f"written to {store.path}: " + ", ".join(path.name for path in rendered.files))
-
-
-def _write_portrait(
-    store: RunDirectory, portrait: PhasePortrait, identity: dict[str, Any], boundaries: tuple[str, ...]
-) -> None:
-    """Write portrait.nc, curves.nc where there are curves, boundaries.csv and the figure."""
-    import matplotlib.pyplot as plt
-    import pandas as pd
-
-    from empirical.sweep import save_portrait
-    from empirical.trace import boundary_rows
-    from paper_figures.overlay import portrait_figure
-    from paper_figures.style import house_style
-
-    save_portrait(store, portrait)
-    points: list[BoundaryPoints] = [portrait.boundary(name) for name in boundaries]
-    steps = int(portrait.data.attrs["steps"])
-    table = pd.concat([boundary_rows(found, steps, **identity) for found in points])
-    store.write("boundaries.csv", table.to_csv(index=False, float_format="%.10g"))
-    figure = portrait_figure(portrait)
-    with house_style():  # resolution, fonts and the salt of an SVG's names are looked up when it is saved
-        store.write_with("portrait.png", lambda path: figure.savefig(path, metadata={"Software": None}))
-        store.write_with("portrait.svg", lambda path: figure.savefig(path, metadata={"Date": None}))
-    plt.close(figure)
-    counts = {name: len(found) for name, found in zip(boundaries, points, strict=True)}
-    print("boundary points on the grid: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
-    print(f"written to {store.path}: portrait.nc, boundaries.csv, portrait.png, portrait.svg, manifest.json")
 
 
 Command = (

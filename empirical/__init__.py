@@ -15,7 +15,7 @@ from empirical.parametrization import RescaledModule, mup_layers, rescale
 
 if TYPE_CHECKING:
     from empirical.measure.agreement import output_agreement
-    from empirical.measure.degree import euler_degree
+    from empirical.measure.degree import euler_degree, euler_degree_by_output
     from empirical.measure.features import representations
     from empirical.measure.hessian import sharpness, top_eigenvalues
     from empirical.measure.kernels import (
@@ -25,11 +25,19 @@ if TYPE_CHECKING:
         kernel_target_alignment,
         last_layer_kernel,
         ntk,
+        trace_by_class,
     )
     from empirical.measure.linearized import kernel_regression, train_linearized
     from empirical.measure.modules import networks_of
     from empirical.measure.record import Measurement, Recorder, load_record, recorded_steps
-    from empirical.measure.weights import distance_from_start, layer_balance, layer_norms, neuron_balance
+    from empirical.measure.weights import (
+        balance_matrices,
+        distance_by_layer,
+        distance_from_start,
+        layer_balance,
+        layer_norms,
+        neuron_balance,
+    )
     from empirical.models.cnn import CNN
     from empirical.models.resnet import ResNet
     from empirical.models.vit import ViT
@@ -37,16 +45,20 @@ if TYPE_CHECKING:
 
 _LATER = {
     "measure.agreement": ["output_agreement"],
-    "measure.degree": ["euler_degree"],
+    "measure.degree": ["euler_degree", "euler_degree_by_output"],
     "measure.features": ["representations"],
     "measure.hessian": ["sharpness", "top_eigenvalues"],
     "measure.kernels": [
         "cka", "class_trace", "kernel_drift", "kernel_target_alignment", "last_layer_kernel", "ntk",
+        "trace_by_class",
     ],
     "measure.linearized": ["kernel_regression", "train_linearized"],
     "measure.modules": ["networks_of"],
     "measure.record": ["Measurement", "Recorder", "load_record", "recorded_steps"],
-    "measure.weights": ["distance_from_start", "layer_balance", "layer_norms", "neuron_balance"],
+    "measure.weights": [
+        "balance_matrices", "distance_by_layer", "distance_from_start", "layer_balance", "layer_norms",
+        "neuron_balance",
+    ],
     "models.cnn": ["CNN"],
     "models.resnet": ["ResNet"],
     "models.vit": ["ViT"],
@@ -68,11 +80,14 @@ __all__ = [
     "ResNet",
     "TrainingConfig",
     "ViT",
+    "balance_matrices",
     "cka",
     "class_trace",
     "data_stream",
+    "distance_by_layer",
     "distance_from_start",
     "euler_degree",
+    "euler_degree_by_output",
     "join",
     "kernel_drift",
     "kernel_regression",
@@ -91,6 +106,7 @@ __all__ = [
     "rescale",
     "sharpness",
     "top_eigenvalues",
+    "trace_by_class",
     "train_linearized",
 ]
 

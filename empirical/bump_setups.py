@@ -24,6 +24,9 @@ from empirical.trace import exact_law
 SLOWER = 10
 """How much slower than the boundary a slow run is, and how much longer."""
 
+STRICT = 0.01
+"""Tail, in units of L₀, of a run that has learned: one that oscillates around a minimum has more."""
+
 EXAMPLES = 256
 """Fresh examples, at least, on which the sharpness of networks without a fixed batch is measured."""
 
@@ -50,6 +53,7 @@ class Setup:
         size: side of images, or dimension of a teacher's inputs.
         pretrained: γ of a slow run whose end is θ₀ here, so that F₀ is aligned with the target, as in the scalar model;
             γ is then in units of it. 0 for a random start.
+        level: share of L₀ that the tail of a trained run may have.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Setup:
     width: int = 64
     size: int = 7
     pretrained: float = 0.0
+    level: float = 0.9
 
     @property
     def unit(self) -> float:
@@ -128,8 +133,16 @@ def _setups() -> dict[str, Setup]:
             "-trained": {"pretrained": 10.0},
             "-teacher": {"data": "teacher-linear", "size": 49},
             "-teacher-linear": {"data": "teacher-linear", "size": 49, "activation": "linear"},
+            "-teacher-linear-trained": {
+                "data": "teacher-linear",
+                "size": 49,
+                "activation": "linear",
+                "pretrained": 10.0,
+            },
         }
         out += [replace(base, name=base.name + suffix, **change) for suffix, change in changes.items()]
+    strict = ("fixed-2-teacher-linear", "fixed-3-teacher-linear", "fixed-2-teacher-linear-trained")
+    out += [replace(one, name=f"{one.name}-strict", level=STRICT) for one in out if one.name in strict]
     return {setup.name: setup for setup in out}
 
 

@@ -201,15 +201,17 @@ def orders(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
         tables: wide ones.
 
     Returns:
-        One row a setup and threshold of the peak: ``order`` s with its 95 % interval over seeds, and the misfit in
-        decades of the fitted s, of s = 1 (the scalar law with A and γ₀ free) and of a corner.
+        One row a setup and threshold of the peak, and one of 2/λ of the slow run: ``order`` s with its 95 % interval
+        over seeds, and the misfit in decades of the fitted s, of s = 1 (the scalar law with A and γ₀ free) and of a
+        corner.
     """
     rows = []
     for table in tables:
-        for column in [str(name) for name in table if str(name).startswith("crit_")]:
+        quantities = {str(name): table[name] for name in table if str(name).startswith("crit_")}
+        for column, eta in (quantities | {"2/slow_end": 2 / table["slow_end"]}).items():
             found = {}
-            for seed, part in table.dropna(subset=[column]).groupby("seed"):
-                data = (part["gamma"], part[column], 2 / int(part["depth"].iloc[0]))
+            for seed, part in table[eta.notna()].groupby("seed"):
+                data = (part["gamma"], eta[part.index], 2 / int(part["depth"].iloc[0]))
                 free, rms = fit_corner(*data)
                 found[seed] = (free, rms, fit_corner(*data, 1.0)[1], fit_corner(*data, _ORDERS[1])[1])
             fits = pd.DataFrame.from_dict(found, orient="index", columns=["order", "rms", "rms_1", "rms_corner"])

@@ -16,13 +16,14 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from empirical.progress import Progress
 from empirical.runners import Runner
 from empirical.shard import TrainingConfig
 from empirical.store import RunDirectory
@@ -178,19 +179,6 @@ class CompareConfig:
 
 PRESETS: dict[str, CompareConfig] = {"quick": CompareConfig(preset="quick")}
 """``quick`` is minutes on two cores; what takes longer is a campaign, a file of its own (``empirical.campaign``)."""
-
-
-class Progress(Protocol):
-    """Where a long run says how far it is; work is counted in cell-steps."""
-
-    def phase(self, description: str, expected: int) -> None:
-        """A phase begins that is expected to take this many cell-steps."""
-
-    def advance(self, cell_steps: int, held: bool) -> None:
-        """Work was done, or read back from an earlier run."""
-
-    def plan(self, total: int) -> None:
-        """The cell-steps of all phases together."""
 
 
 @dataclass(frozen=True)

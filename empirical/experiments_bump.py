@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from empirical.bump_setups import SETUPS, SLOWER, Setup, make_ensemble, watched
+from empirical.bump_setups import SETUPS, SLOWER, STRICT, Setup, make_ensemble, watched
 from empirical.bump_tables import bumps, edges, orders, widen
 from empirical.measure.hessian import sharpness
 from empirical.measure.record import Recorder, recorded_steps
@@ -119,7 +119,7 @@ def trace(
         return min(least, crit), 10 * crit
 
     for peak in sorted(peaks, key=lambda p: p != Thresholds().peak):
-        thresholds = Thresholds(peak=peak)
+        thresholds = Thresholds(peak=peak, level=setup.level)
         points = trace_boundaries(
             functools.partial(cells.run, thresholds=thresholds),
             setup.unit * np.array(gamma),
@@ -187,8 +187,29 @@ def two_layer_sharpness(gamma: ArrayLike, correlation: float) -> NDArray[np.floa
     return np.asarray(2 / g**2 * np.sqrt((correlation + g) ** 2 + 1 - correlation**2))
 
 
+def two_layer_edge(gamma: ArrayLike, correlation: float) -> NDArray[np.float64]:
+    """η_crit of the two-layer linear net if the only edges are those of the start and of the flattest minimum.
+
+    min(2/λ₀, 2/λ_flat), λ₀ = 2/γ² and λ_flat = 2(ρ + γ)/γ² (Cauchy–Schwarz: |u|² + |v|² ≥ 2 u·v). Its height over the
+    scalar law γ²/(1 + γ) is log₁₀(2 − ρ), at γ = 1 − ρ. (Derived here.)
+
+    Args:
+        gamma: feature-learning strengths, any shape.
+        correlation: ρ.
+
+    Returns:
+        γ²/max(1, ρ + γ), same shape; the weights' step is ηn.
+    """
+    g = np.asarray(gamma, dtype=np.float64)
+    return np.asarray(g**2 / np.maximum(1.0, correlation + g))
+
+
 def two_layer(
-    correlation: float, peaks: Sequence[float] = PEAKS, gamma: Sequence[float] = GAMMA, steps: int = 300
+    correlation: float,
+    peaks: Sequence[float] = PEAKS,
+    gamma: Sequence[float] = GAMMA,
+    steps: int = 300,
+    level: float = Thresholds().level,
 ) -> pd.DataFrame:
     """η_crit of the two-layer linear net of any width: the minimal model.
 
@@ -197,6 +218,7 @@ def two_layer(
         peaks: thresholds of the peak in units of L₀.
         gamma: feature-learning strengths.
         steps: budget T.
+        level: share of L₀ that the tail of a trained run may have.
 
     Returns:
         Rows like those of ``trace``.
@@ -209,7 +231,7 @@ def two_layer(
         scaled = np.geomspace(0.3, 10, 800) * 4 / g**2 / float(two_layer_sharpness(g, correlation))  # ηλ₀, λ₀ = 2/γ²
         run = catapult_portrait(scaled_rate=scaled, gamma=[g], correlation=correlation, steps=steps).data
         for peak in peaks:
-            good = ((run.final_loss <= 0.9 * 0.5) & (run.peak_loss <= peak * 0.5)).values[0]
+            good = ((run.final_loss <= level * 0.5) & (run.peak_loss <= peak * 0.5)).values[0]
             if not good[0] or good.all():
                 raise InputError("gamma", g, "one at which the boundary is within 0.3 to 10 of 2/λ*")
             low, high = scaled[np.argmin(good) - 1 : np.argmin(good) + 1] * g**2 / 2
@@ -236,20 +258,22 @@ def investigate(setup: Setup, **options: Any) -> pd.DataFrame:
     return widen(points, watched, setup=setup.name, depth=setup.depth, loss=setup.loss, unit=setup.unit)
 
 
-def minimal_model(correlation: float) -> pd.DataFrame:
+def minimal_model(correlation: float, level: float) -> pd.DataFrame:
     """The two-layer net as a wide table; its λ are exact.
 
     Args:
         correlation: of the layers at the start.
+        level: share of L₀ that the tail of a trained run may have.
 
     Returns:
         The table.
     """
-    points = two_layer(correlation)
+    points = two_layer(correlation, level=level)
+    name = f"two-layer-{correlation:g}{'-strict' * (level == STRICT)}"
     gamma = np.array(GAMMA)
     end = two_layer_sharpness(gamma, correlation)
     exact = pd.DataFrame({"seed": 0, "gamma": gamma, "start": 2 / gamma**2, "end": end, "most": end})
-    return widen(points, {"slow": exact}, setup=f"two-layer-{correlation:g}", depth=2, loss="mse", unit=1.0)
+    return widen(points, {"slow": exact}, setup=name, depth=2, loss="mse", unit=1.0)
 
 
 def main(setups: tuple[str, ...] = (), out: Path = Path("paper_figures/results/bump")) -> None:
@@ -267,8 +291,9 @@ def main(setups: tuple[str, ...] = (), out: Path = Path("paper_figures/results/b
             raise InputError("setups", name, "two-layer, " + ", ".join(SETUPS))
     out.mkdir(parents=True, exist_ok=True)
     for name in setups:
-        made = [minimal_model(rho) for rho in CORRELATIONS] if name == "two-layer" else [investigate(SETUPS[name])]
-        for table in made:
+        models = [(rho, level) for rho in CORRELATIONS for level in (Thresholds().level, STRICT)]
+        two = name == "two-layer"
+        for table in [minimal_model(*model) for model in models] if two else [investigate(SETUPS[name])]:
             table.to_csv(out / f"{table['setup'].iloc[0]}.csv", index=False, float_format="%.4g")
     tables = [pd.read_csv(path) for path in sorted(out.glob("*-*.csv"))]
     found = bumps(tables)

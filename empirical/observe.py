@@ -28,6 +28,19 @@ LARGEST_BLOCK = 16
 """Cells in one block: measurements cost more memory than training."""
 
 
+def measured_steps(steps: int, points: int) -> tuple[int, ...]:
+    """Log-spaced steps from the start to after the last update.
+
+    Args:
+        steps: budget T.
+        points: how many to aim for.
+
+    Returns:
+        Ascending, 0 and T among them.
+    """
+    return (*log_spaced_steps(steps, points)[:-1].tolist(), steps)  # its own last one is T − 1
+
+
 @dataclass(frozen=True)
 class ObservedResult(EnsembleResult):
     """What became of the cells, and what was measured on them.
@@ -79,7 +92,7 @@ class ObservedBlock(Block):
 
     def key(self) -> dict[str, Any]:
         """Everything that the result depends on."""
-        return {"observed": 1} | asdict(self)
+        return super().key() | {"observed": 1, "measurements": asdict(self.measurements)}
 
     def observer(self) -> Recording:
         """A recording of these measurements."""
@@ -102,7 +115,8 @@ class Recording:
         def made_at(name: str, steps: tuple[int, ...]) -> Measurement:
             return Measurement(lambda networks: MEASURES[name](networks, sample), steps=frozenset(steps))
 
-        self._recorder = Recorder({name: made_at(name, steps) for name, steps in self.plan.items()})
+        made = {name: made_at(name, steps) for name, steps in self.plan.items()}
+        self._recorder = Recorder(made) if made else None  # without a measurement: losses alone
 
     @property
     def curve_steps(self) -> NDArray[np.int64]:
@@ -117,7 +131,8 @@ class Recording:
             step: t.
             networks: some of the cells.
         """
-        self._recorder(step, networks)
+        if self._recorder is not None:
+            self._recorder(step, networks)
 
     def result(self, trained: EnsembleResult) -> ObservedResult:
         """Put what was measured beside what became of the cells.
@@ -130,7 +145,8 @@ class Recording:
         """
         plain = {f.name: getattr(trained, f.name) for f in fields(EnsembleResult)}
         cells = len(self.block.gamma)
-        made = {name: self._recorder.values(name, cells, steps) for name, steps in self.plan.items()}
+        recorder = self._recorder
+        made = {} if recorder is None else {n: recorder.values(n, cells, steps) for n, steps in self.plan.items()}
         return ObservedResult(**plain, measured={name: rows for name, rows in made.items() if rows is not None})
 
 

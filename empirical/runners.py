@@ -79,6 +79,20 @@ def default_workers(devices: tuple[str, ...]) -> int:
     return available_cores() if devices == ("cpu",) else len(devices)
 
 
+def runner_on(given: str, workers: int | None = None) -> Runner:
+    """Who trains on the devices that ``--device`` names.
+
+    Args:
+        given: as ``device_list`` reads it.
+        workers: processes; as ``default_workers`` has it when ``None``.
+
+    Returns:
+        The runner.
+    """
+    _, devices = device_list(given)
+    return Runner(default_workers(devices) if workers is None else workers, devices)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell a block that was too large from a bug.
 

@@ -176,6 +176,15 @@ class TrainingConfig:
         """
         return describe(self.arch, self.shape) + self.options()
 
+    def identity(self) -> dict[str, Any]:
+        """What was run, in the columns of every table.
+
+        Returns:
+            ``arch, variant, depth, loss, optimizer``.
+        """
+        what = {"arch": self.arch, "variant": self.variant(), "depth": self.weight_layers()}
+        return what | {"loss": self.loss, "optimizer": self.optimizer}
+
 
 class _RememberedStream:
     """A stream that keeps the batches it has made: every block of a run asks for the same ones again."""
@@ -215,6 +224,12 @@ class Observer(Protocol):
         """What is kept of the block."""
 
 
+@lru_cache(maxsize=8)
+def _described(config: TrainingConfig) -> dict[str, Any]:
+    """A configuration as JSON has it; a key is made for every half of every block, to see whether it was kept."""
+    return asdict(config)
+
+
 @dataclass(frozen=True)
 class Block:
     """Cells that train as one ensemble.
@@ -237,7 +252,8 @@ class Block:
         Returns:
             JSON-ready, the key of the block's shard.
         """
-        return asdict(self)
+        cells = {"gamma": self.gamma, "eta": self.eta, "seed": self.seed}
+        return {"config": _described(self.config)} | cells
 
     def halves(self) -> tuple[Block, ...]:
         """The two blocks that take this one's place where it does not fit in memory.
@@ -341,10 +357,11 @@ def reproducible_torch(device: str) -> Iterator[None]:
     Yields:
         Nothing; the settings that were there come back.
     """
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, deterministic = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # use_deterministic_algorithms would do the same, and import the compiler (a second for each worker) to tell it
+    torch.set_deterministic_debug_mode("warn")
     # every buffer here is written before it is read
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -356,6 +373,6 @@ def reproducible_torch(device: str) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(False)
-        torch.use_deterministic_algorithms(deterministic, warn_only=True)
+        torch.set_deterministic_debug_mode(deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn

@@ -240,6 +240,14 @@ class RunDirectory:
         for line in _differences(packages, environment()["packages"], "packages"):
             self.notice(f"notice: continuing {self.path} with another version: {line}")
 
+    def files(self) -> list[str]:
+        """Names of the files that users read.
+
+        Returns:
+            In order, without hidden ones and folders.
+        """
+        return [name for name in self._files() if (self.path / name).is_file()]
+
     def shard_path(self, key: Mapping[str, Any]) -> Path:
         """Place of the shard of a block of cells.
 

@@ -177,9 +177,8 @@ def sweep_portrait(
     g, e, s = (index.ravel() for index in np.indices(shape))
     result = sweep.run(gamma[g], eta[e], np.array(seeds, dtype=np.int64)[s])
     config = sweep.config
-    what: dict[str, Any] = {"arch": config.arch, "variant": config.variant(), "depth": config.weight_layers()}
-    what |= {"width": config.width or 0, "law_depth": law_depth(config)[0], "loss": config.loss}
-    what |= {"optimizer": config.optimizer} | ({"beta": config.beta} if config.optimizer == "momentum" else {})
+    what = config.identity() | {"width": config.width or 0, "law_depth": law_depth(config)[0]}
+    what |= {"beta": config.beta} if config.optimizer == "momentum" else {}
     what |= {"steps": config.steps, "data": config.data, "noise_free": 0}
     usual = {"schedule": "constant", "weight_decay": 0.0, "label_noise": 0.0}
     what |= {name: getattr(config, name) for name, value in usual.items() if getattr(config, name) != value}

@@ -67,7 +67,7 @@ def draw_against_budget(ax: Axes, budgets: pd.DataFrame) -> None:
     ax.plot([], [], color=QUIET, lw=1.0, dashes=(4, 2.5), label="exact toy")
     ax.set(xscale="log", yscale="log", xlabel="budget $T$", ylabel=r"$\eta_{\min}$ / toy's at smallest $T$")
     plain_numbers(ax)
-    ax.legend(loc="upper right", title="fitted slope")
+    ax.legend(loc="lower left", title="fitted slope", alignment="left")
 
 
 def plain_numbers(ax: Axes) -> None:

@@ -70,7 +70,8 @@ def figure(catapults: xr.Dataset) -> Figure:
     norm = LogNorm(float(rate[0]), float(rate[-1]))
     with house_style():
         fig, axes = plt.subplots(
-            2, columns, figsize=(3.0 * columns + 1.0, 5.6), layout="constrained", sharex=True, sharey=True, squeeze=False
+            2, columns, figsize=(3.0 * columns + 1.0, 5.6), layout="constrained", sharex=True,
+            sharey=True, squeeze=False,
         )  # fmt: skip
         for number, (ax, place) in enumerate(zip(axes.ravel(), places, strict=False)):
             run = catapults.isel(gamma=place, seed=0)

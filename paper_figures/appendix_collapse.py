@@ -72,7 +72,7 @@ def draw_outputs(ax: Axes, landscape: xr.Dataset, *, rescaled: bool) -> None:
     for gamma in landscape["gamma"].values[landscape["gamma"].values >= LEAST]:
         run = landscape.sel(gamma=gamma).isel(seed=0)
         pace = float(run["eta"]) / float(gamma) if rescaled else 1.0
-        size = np.sqrt((run["raw"] ** 2).mean(("example", "class"))).values
+        size = np.sqrt((run["raw"].values ** 2).mean((-2, -1)))
         ax.plot(run["step"].values[1:] * pace, size[1:], color=gamma_colour(float(gamma)))
     label = r"rescaled time $\tau=\eta t/\gamma$" if rescaled else "step $t$"
     ax.set(xscale="log", yscale="log", xlabel=label, ylabel=r"rms raw output $F-F_0$")
@@ -90,7 +90,7 @@ def draw_distances(ax: Axes, found: list[CurveCollapse]) -> None:
     if found:
         pairs = found[0].pairs
         first = pairs.groupby("gamma_a").head(1).index  # the next γ comes first among the pairs of each
-        middle = np.sqrt(pairs["gamma_a"] * pairs["gamma_b"]).to_numpy()[first]
+        middle = np.sqrt(pairs["gamma_a"].to_numpy() * pairs["gamma_b"].to_numpy())[first]
         looks = (("median_before", "o", QUIET, "at equal $t$"), ("median", "D", INK, r"at equal $\tau$"))
         for column, mark, colour, label in looks:
             mean = np.mean([one.pairs[column].to_numpy()[first] for one in found], axis=0)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from empirical.experiments.agreement import LEVELS, agreement_at_loss, agreement_by_level
 from empirical.experiments.analysis import RICH_FROM
-from paper_figures.axes import cell_edges, log_ticks
+from paper_figures.axes import draw_pairs
 from paper_figures.style import INK, QUIET, gamma_bar, gamma_colour, house_style, panel
 
 NAME, TITLE = "appendix-consistency", "Rich networks of different γ at equal loss"
@@ -85,16 +85,6 @@ def figure(landscape: xr.Dataset) -> Figure:
         draw_levels(axes[1], landscape)
         panel(axes[1], "b", r"outputs at equal loss, $\gamma\geq 10$")
         gamma, matrix = agreement_at_loss(landscape, level)
-        edges = cell_edges(gamma)
-        image = axes[2].pcolormesh(
-            edges, edges, np.clip(matrix, 0, 1).T, cmap="cividis", vmin=0, vmax=1, rasterized=True
-        )
-        axes[2].set(xscale="log", yscale="log", xlabel=r"$\gamma$", ylabel=r"$\gamma'$")
-        log_ticks(axes[2].xaxis)
-        log_ticks(axes[2].yaxis)
-        axes[2].set_aspect("equal")
-        bar = fig.colorbar(image, ax=axes[2], pad=0.02, aspect=22)
-        bar.set_label("$R^2$")
-        bar.outline.set_visible(False)
+        draw_pairs(fig, axes[2], gamma, np.clip(matrix, 0, 1), "$R^2$")
         panel(axes[2], "c", rf"all $\gamma$, at ${level:g}\,\mathcal{{L}}_0$")
     return fig

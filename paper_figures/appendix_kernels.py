@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from paper_figures.axes import cell_edges, log_ticks
+from paper_figures.axes import draw_pairs
 from paper_figures.style import gamma_bar, gamma_colour, house_style, panel
 
 NAME, TITLE = "appendix-kernels", "Alignment and CKA along training"
@@ -44,16 +44,7 @@ def figure(representations: xr.Dataset) -> Figure:
             ax.set(xscale="log", xlabel="step $t+1$", ylabel=label)
             panel(ax, letter, title)
         gamma_bar(fig, axes[1])
-        edges, matrix = cell_edges(gamma), representations["cka"].mean("seed").values
-        image = axes[2].pcolormesh(edges, edges, matrix.T, cmap="cividis", vmax=1, rasterized=True)
-        axes[2].set(xscale="log", yscale="log", xlabel=r"$\gamma$", ylabel=r"$\gamma'$")
-        log_ticks(axes[2].xaxis)
-        log_ticks(axes[2].yaxis)
-        axes[2].set_aspect("equal")
-        bar = fig.colorbar(image, ax=axes[2], pad=0.02, aspect=22)
-        bar.set_label("CKA at the end")
-        bar.outline.set_visible(False)
-        low = float(np.nanmin(matrix))
-        image.set_clim(np.floor(low * 10) / 10, 1)
+        matrix = representations["cka"].mean("seed").values
+        draw_pairs(fig, axes[2], gamma, matrix, "CKA at the end", low=np.floor(float(np.nanmin(matrix)) * 10) / 10)
         panel(axes[2], "c", r"between $\gamma$ at the end")
     return fig

@@ -44,7 +44,8 @@ def figure(portraits: Mapping[str, Plane]) -> Figure:
     columns = -(-len(portraits) // 2)
     with house_style():
         fig, axes = plt.subplots(
-            2, columns, figsize=(2.7 * columns + 0.6, 6.2), layout="constrained", sharex=True, sharey=True, squeeze=False
+            2, columns, figsize=(2.7 * columns + 0.6, 6.2), layout="constrained", sharex=True,
+            sharey=True, squeeze=False,
         )  # fmt: skip
         for place, (ax, (name, plane)) in enumerate(zip(axes.ravel(), portraits.items(), strict=False)):
             image = draw_accuracy(ax, plane)

@@ -1,7 +1,7 @@
 """Appendix: consistency across width and batch size.
 
-a, c) Loss of MLPs of several widths, and under several batch sizes, at the same γ and η: one line style a γ would
-coincide in the limit of infinite width. b, d) Their η_crit across γ, with the exact toy and the fitted slopes.
+a, c) Loss of MLPs of several widths, and under several batch sizes, at the same γ and η: lines of one style would
+coincide in the limit of infinite width. b, d) Their η_crit across γ over that of the exact toy, and the fitted slopes.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from paper_figures.style import QUIET, Colour, house_style, panel
 NAME, TITLE = "appendix-sizes", "Consistency across width and batch size"
 CAPTION = """\
 **Width and batch size** (MLPs, squared error). a, c) Loss on test examples at the same γ and the same η (before the
-width multiplier of μP); lines: mean over seeds. b, d) η_crit in the fit windows; dashed: exact toy, nowhere shifted.
+width multiplier of μP); lines: mean over seeds. b, d) η_crit in the fit windows, over that of
+the exact toy (dashed: 1).
 Share of fitted slopes (η_crit, η_fail, lazy and rich) that are consistent with theory: {{ m("width-exponents") }} over
-widths, {{ m("batch-exponents") }} over batch sizes. η_crit itself scales as N to the power
-{{ m("width-boundary") }} and as B to the power {{ m("batch-boundary") }}.\
+widths, {{ m("batch-exponents") }} over batch sizes. Between the
+two largest widths η_crit goes as N to the power {{ m("width-boundary-lazy") }} (lazy) and
+{{ m("width-boundary-rich") }} (rich); it goes as B to the power {{ m("batch-boundary-lazy") }} (lazy) and {{ m("batch-boundary-rich") }} (rich).\
 """
 STYLES = ("-", (0, (4, 1.6)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
 
@@ -69,7 +71,9 @@ def figure(widths: pd.DataFrame, width_curves: xr.Dataset, batches: pd.DataFrame
             colours = member_colours(points)
             draw_curves(left, curves, colours)
             panel(left, letters[0], f"{name}: loss at equal $\\gamma$, $\\eta$")
-            draw_family(right, points, "eta_crit", colours)
+            draw_family(right, points, "eta_crit", colours, over_toy=True)
             slope_rows(right, family_fits(points), "eta_crit", colours)
+            low, high = right.get_ylim()
+            right.set_ylim(low, high * (high / low) ** 0.6)  # room for the legend
             panel(right, letters[1], rf"{name}: $\eta_{{\mathrm{{crit}}}}$")
     return fig

@@ -75,7 +75,8 @@ def figure(landscape: xr.Dataset) -> Figure:
     columns = -(-len(places) // 2)
     with house_style():
         fig, axes = plt.subplots(
-            2, columns, figsize=(3.0 * columns + 0.4, 5.6), layout="constrained", sharex=True, sharey=True, squeeze=False
+            2, columns, figsize=(3.0 * columns + 0.4, 5.6), layout="constrained", sharex=True,
+            sharey=True, squeeze=False,
         )  # fmt: skip
         for number, (ax, place) in enumerate(zip(axes.ravel(), places, strict=False)):
             run = landscape.isel(gamma=place, seed=0)
@@ -89,7 +90,7 @@ def figure(landscape: xr.Dataset) -> Figure:
             ax.set_ylabel(EDGE)
         rest = landscape.sizes["rank"] - classes
         keys = [
-            Line2D([], [], color=INK, lw=1.2, marker="o", ms=3, label=f"first {classes}, as many as classes (colour of $\\gamma$)"),
+            Line2D([], [], color=INK, lw=1.2, marker="o", ms=3, label=f"first {classes}, as many as classes"),
             Line2D([], [], color=QUIET, lw=0.8, label=f"the next {rest}"),
             Line2D([], [], **THEORY, label=r"edge of stability, $\eta\lambda/2=1$"),
         ]  # fmt: skip

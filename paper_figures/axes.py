@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
@@ -59,3 +61,32 @@ def power_of_ten(value: float) -> str:
     if abs(exponent) < 2:
         return f"{value:g}"
     return f"10^{{{exponent}}}" if np.isclose(factor, 1) else rf"{factor:.3g}\times 10^{{{exponent}}}"
+
+
+def draw_pairs(
+    fig: Figure,
+    ax: Axes,
+    gamma: NDArray[np.float64],
+    matrix: NDArray[np.float64],
+    label: str,
+    low: float = 0.0,
+) -> None:
+    """A number in (low, 1) for every pair of γ, with a colour bar.
+
+    Args:
+        fig: the figure of the axes.
+        ax: where.
+        gamma: feature-learning strengths, ascending, shape (n,).
+        matrix: the numbers, shape (n, n).
+        label: of the bar.
+        low: lower end of the colours.
+    """
+    edges = cell_edges(gamma)
+    image = ax.pcolormesh(edges, edges, matrix.T, cmap="cividis", vmin=low, vmax=1, rasterized=True)
+    ax.set(xscale="log", yscale="log", xlabel=r"$\gamma$", ylabel=r"$\gamma'$")
+    log_ticks(ax.xaxis)
+    log_ticks(ax.yaxis)
+    ax.set_aspect("equal")
+    bar = fig.colorbar(image, ax=ax, pad=0.02, aspect=22)
+    bar.set_label(label)
+    bar.outline.set_visible(False)

@@ -19,8 +19,8 @@ from rich.table import Table
 
 from empirical.campaign import CampaignResult, UnitResult, save
 from empirical.campaign.journal import JOURNAL, Journal
-from empirical.campaign.tables import identity
 from empirical.store import RunDirectory
+from paper_figures.output import save_plain
 from paper_figures.style import BOUNDARY_COLOURS, BOUNDARY_MARKS, BOUNDARY_SYMBOLS, INK, QUIET, house_style
 from simulate import ScalingFit
 
@@ -41,7 +41,7 @@ def _rows(one: UnitResult) -> list[tuple[str, str, ScalingFit]]:
 
 
 def _network(one: UnitResult) -> str:
-    who = identity(one.plan.config)
+    who = one.plan.config.identity()
     layers = f", L = {who['depth']}" if one.plan.exact else ""
     return f"{who['arch']} ({who['variant']}{layers})"
 
@@ -266,15 +266,7 @@ class Reporter:
             result: what was found.
         """
         save(result, self.store)
-        figure = campaign_figure(result)
-        with house_style():
-            png = self.store.write_with(
-                f"{FIGURE}.png", lambda path: figure.savefig(path, metadata={"Software": None}), grows=True
-            )
-            self.store.write_with(
-                f"{FIGURE}.svg", lambda path: figure.savefig(path, metadata={"Date": None}), grows=True
-            )
-        plt.close(figure)
+        png, _ = save_plain(self.store, FIGURE, campaign_figure(result), grows=True)
         environment = Environment(
             autoescape=True, undefined=StrictUndefined, loader=FileSystemLoader(Path(__file__).parent, encoding="utf-8")
         )
@@ -298,5 +290,5 @@ class Reporter:
         Returns:
             In order, without hidden ones; the journal is there once something has been fitted.
         """
-        names = sorted(path.name for path in self.store.path.iterdir() if path.is_file() and path.name[0] != ".")
+        names = self.store.files()
         return [name for name in names if name != JOURNAL] + [name for name in names if name == JOURNAL]

@@ -34,7 +34,9 @@ def member_colours(points: pd.DataFrame) -> dict[str, Colour]:
     return dict(zip(names, run_colours(len(names)), strict=True))
 
 
-def draw_family(ax: Axes, points: pd.DataFrame, boundary: str, colours: Mapping[str, Colour]) -> None:
+def draw_family(
+    ax: Axes, points: pd.DataFrame, boundary: str, colours: Mapping[str, Colour], *, over_toy: bool = False
+) -> None:
     """Measured boundary of each member, mean and extremes over seeds, with the exact toy dashed.
 
     Args:
@@ -42,9 +44,12 @@ def draw_family(ax: Axes, points: pd.DataFrame, boundary: str, colours: Mapping[
         points: as ``run_family`` gives them.
         boundary: which.
         colours: by member.
+        over_toy: whether η is shown over that of the exact toy, so that members a factor apart are told apart.
     """
     chosen = points[points["boundary"] == boundary]
     for (member, _), part in chosen.groupby(["member", "regime"], sort=False):
+        if over_toy:
+            part = part.assign(**{name: part[name] / part["law"] for name in ("eta", "eta_low", "eta_high", "law")})
         by_gamma = part.groupby("gamma")
         gamma = np.array(sorted(by_gamma.groups))
         eta = np.exp(by_gamma["eta"].apply(lambda one: np.log(one).mean())).to_numpy()
@@ -52,9 +57,11 @@ def draw_family(ax: Axes, points: pd.DataFrame, boundary: str, colours: Mapping[
         ax.plot(gamma, by_gamma["law"].mean(), **TOY, zorder=1)
         ax.errorbar(gamma, eta, yerr=spread, fmt="o", ms=4, mec="white", mew=0.5, elinewidth=1, color=colours[member],
                     zorder=4)  # fmt: skip
-    ax.set(xscale="log", yscale="log", xlabel=GAMMA_LABEL, ylabel=ETA_LABEL)
+    label = r"$\eta$ / that of the exact toy" if over_toy else ETA_LABEL
+    ax.set(xscale="log", yscale="log", xlabel=GAMMA_LABEL, ylabel=label)
     log_ticks(ax.xaxis)
-    log_ticks(ax.yaxis)
+    if not over_toy:
+        log_ticks(ax.yaxis)
 
 
 def slope_rows(ax: Axes, fits: Fits, boundary: str, colours: Mapping[str, Colour], **legend: Any) -> None:
@@ -77,7 +84,13 @@ def slope_rows(ax: Axes, fits: Fits, boundary: str, colours: Mapping[str, Colour
         labels.append(f"${member}$:  " + " | ".join(parts) if "=" in member else f"{member}:  " + " | ".join(parts))
     handles.append(Line2D([], [], **TOY))
     labels.append("exact toy")
-    look = {"fontsize": 7, "title_fontsize": 7.5, "alignment": "left", "handlelength": 1.3, "loc": "upper left"}
+    look: dict[str, Any] = {
+        "fontsize": 7,
+        "title_fontsize": 7.5,
+        "alignment": "left",
+        "handlelength": 1.3,
+        "loc": "upper left",
+    }
     ax.legend(handles, labels, title="fitted slope, lazy | rich", **look | legend)
 
 

@@ -171,8 +171,9 @@ def render(
         data["tables"] = tables
     for name in names:
         figure, start = EVERY[name], time.monotonic()
-        for need in {*figure.needs, *figure.bears_on} - {"tables"}:
-            data[need] = getattr(experiments, need)
+        for need in (*figure.needs, *figure.bears_on):
+            if need != "tables":
+                data[need] = getattr(experiments, need)
         made = Provenance(figure.title, command.format(figure=name), revision)
         files += save_figure(store, name, figure.draw(data), made)
         seconds[name] = time.monotonic() - start

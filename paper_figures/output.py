@@ -68,3 +68,22 @@ def save_figure(store: RunDirectory, name: str, figure: Figure, provenance: Prov
             out.append(store.write_with(f"{name}.{suffix}", write))
     plt.close(figure)
     return out
+
+
+def save_plain(store: RunDirectory, name: str, figure: Figure, *, grows: bool = False) -> tuple[Path, Path]:
+    """Write a figure as PNG and SVG without a provenance, which the report beside it has, and close it.
+
+    Args:
+        store: where.
+        name: of the files, without suffix.
+        figure: the figure.
+        grows: as in ``RunDirectory.write_with``.
+
+    Returns:
+        The PNG and the SVG.
+    """
+    with house_style():
+        png = store.write_with(f"{name}.png", partial(figure.savefig, metadata={"Software": None}), grows=grows)
+        svg = store.write_with(f"{name}.svg", partial(figure.savefig, metadata={"Date": None}), grows=grows)
+    plt.close(figure)
+    return png, svg

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib.pyplot as plt
 from jinja2 import Environment, StrictUndefined
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -15,7 +14,7 @@ from rich.table import Table
 from empirical.compare import Comparison, Family
 from empirical.store import RunDirectory
 from paper_figures.comparison import comparison_figure
-from paper_figures.style import house_style
+from paper_figures.output import save_plain
 from simulate import ScalingFit
 
 FIGURE = "comparison"
@@ -125,12 +124,7 @@ def render(comparison: Comparison, store: RunDirectory) -> list[Path]:
         The files written: PNG, SVG, HTML.
     """
     config = comparison.config
-    figure = comparison_figure(comparison)
-    # fixed metadata: the same numbers give the same bytes
-    with house_style():
-        png = store.write_with(f"{FIGURE}.png", lambda path: figure.savefig(path, metadata={"Software": None}))
-        svg = store.write_with(f"{FIGURE}.svg", lambda path: figure.savefig(path, metadata={"Date": None}))
-    plt.close(figure)
+    png, svg = save_plain(store, FIGURE, comparison_figure(comparison))
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     thresholds = config.thresholds
     manifest = json.loads((store.path / "manifest.json").read_text())

@@ -6,7 +6,7 @@ A document knows no output format; ``theory.rendering`` turns it into Markdown, 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -366,3 +366,27 @@ def steps_text(title: str, results: Sequence[StepResult]) -> str:
         if result.problem:
             lines += textwrap.wrap(result.problem, WIDTH, initial_indent=indent, subsequent_indent=indent)
     return "\n".join([*lines, "─" * WIDTH, *textwrap.wrap(summary(results), WIDTH), ""])
+
+
+def write_up(model: ToyModel, depth: int | None, chapter: str | None, tell: Callable[[str], object]) -> Document:
+    """Derive and check, and tell each part when it is there.
+
+    Args:
+        model: the toy.
+        depth: number of layers L of the table; symbolic when ``None``.
+        chapter: a further chapter, ``all`` of them, or ``None``.
+        tell: called with the table, then with the steps of each chapter, as text for a terminal.
+
+    Returns:
+        The document, with the steps that failed in it.
+    """
+    from theory.derivation import chapters
+
+    table = boundary_table(model, depth)
+    tell(table_text(table))
+    further = chapters(None if chapter == "all" else [chapter]) if chapter else ()
+    done = []
+    for derivation in (model.derivation(), *further):
+        done.append(Chapter(derivation.title, derivation.run(strict=False)))
+        tell(steps_text(derivation.title, done[-1].results))
+    return Document(done[0].title, tuple(done), table)

@@ -1,4 +1,4 @@
-"""Laws that hold two traced boundaries side by side: budgets, momentum, width, batch, noise, the apex, the bump.
+"""Laws that hold two traced boundaries side by side: budgets, momentum, width, batch, noise, the apex.
 
 Two boundaries a and b at the same (γ, seed) have a ratio ρ(γ) = a/b. Its mean over the window is held against the
 ratio of the exact laws, and the slope of ln ρ against ln γ, which is the difference of the two exponents, against
@@ -15,12 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from simulate import BoundaryPoints, ScalingFit, fit_power_law
-from theory.errors import InputError, positive_array, positive_number
+from theory.errors import positive_array
 
 WIDEST = 0.15
 """Half-width of ln ρ above which nothing is decided, as for slopes."""
 
 LEAST_GAMMAS = 5
+FARTHEST = np.log(1e3)
+"""How far beyond the last γ an apex is extrapolated; two lines that close more slowly may as well never do."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,12 @@ class Closing:
     Attributes:
         gamma: γ at which eta_min meets eta_crit.
         extrapolated: no traced γ lies beyond it.
+        error: standard error of ln γ that comes from the widths of the brackets.
     """
 
     gamma: float
     extrapolated: bool
+    error: float
 
 
 def closing(eta_min: BoundaryPoints, eta_crit: BoundaryPoints) -> Closing | None:
@@ -118,7 +122,7 @@ def closing(eta_min: BoundaryPoints, eta_crit: BoundaryPoints) -> Closing | None
 
     Returns:
         The apex, by linear interpolation of the mean over seeds, or by extrapolation of the last two γ; ``None`` where
-        fewer than two γ have both, or the window does not narrow there.
+        fewer than two γ have both, the window does not narrow there, or not enough to close within three decades.
     """
     first, second = _pairs(eta_crit, eta_min)
     grid, cluster = np.unique(eta_crit.gamma[first], return_inverse=True)
@@ -129,59 +133,8 @@ def closing(eta_min: BoundaryPoints, eta_crit: BoundaryPoints) -> Closing | None
     below = np.nonzero(height <= 0)[0]
     at = max(int(below[0]), 1) if len(below) else len(grid) - 1
     slope = (height[at] - height[at - 1]) / (x[at] - x[at - 1])
-    if slope >= 0:
+    if slope >= 0 or -height[at] / slope > FARTHEST:
         return None
-    return Closing(float(np.exp(x[at] - height[at] / slope)), not len(below))
-
-
-@dataclass(frozen=True)
-class Bump:
-    """How far a boundary stands above the law between its two asymptotes.
-
-    Attributes:
-        gamma: feature-learning strength, ascending.
-        excess: log10 of the boundary over the law, mean over seeds, at each γ.
-        peak: the largest.
-        at: γ of the largest.
-        crossover: γ₀ of the law, where the asymptotes meet.
-    """
-
-    gamma: NDArray[np.float64]
-    excess: NDArray[np.float64]
-    peak: float
-    at: float
-    crossover: float
-
-
-def bump(points: BoundaryPoints, lazy: ScalingFit, rich: ScalingFit, degree: float) -> Bump:
-    """Hold a boundary against η = A γ² (1 + γ/γ₀)^{−(2 − 2/D)}, whose ends are the two fitted power laws.
-
-    Args:
-        points: traced between the windows; any γ.
-        lazy: fit on the lazy window; its coefficient is taken at the exponent 2, in the middle of its window.
-        rich: fit on the rich window; the same at 2/D.
-        degree: D, above 1.
-
-    Returns:
-        The excess at each γ.
-
-    Raises:
-        InputError: D at most 1 (there is no crossover), or no points.
-    """
-    if not degree > 1:
-        raise InputError("degree", degree, "above 1: at 1 there is one power law and no crossover")
-    if not len(points):
-        raise InputError("points", 0, "at least one")
-    power = 2 - 2 / positive_number("degree", degree)
-
-    def coefficient(fit: ScalingFit, exponent: float) -> float:
-        middle = float(np.sqrt(fit.window[0] * fit.window[1]))
-        return float(fit(middle)) / middle**exponent
-
-    a = coefficient(lazy, 2.0)
-    crossover = (coefficient(rich, 2 - power) / a) ** (1 / power)
-    grid, cluster = np.unique(points.gamma, return_inverse=True)
-    logs = np.log10(points.eta / (a * points.gamma**2 * (1 + points.gamma / crossover) ** -power))
-    excess = np.bincount(cluster, weights=logs) / np.bincount(cluster)
-    top = int(np.argmax(excess))
-    return Bump(grid, excess, float(excess[top]), float(grid[top]), float(crossover))
+    widths = [np.log(p.eta_high / p.eta_low)[i] for p, i in ((eta_crit, first), (eta_min, second))]
+    variance = np.bincount(cluster, weights=widths[0] ** 2 + widths[1] ** 2)[at] / 12 / np.bincount(cluster)[at] ** 2
+    return Closing(float(np.exp(x[at] - height[at] / slope)), not len(below), float(np.sqrt(variance) / -slope))

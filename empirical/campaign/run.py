@@ -16,7 +16,7 @@ from empirical.campaign.degree import DegreeCells, Prediction, fit_against, meas
 from empirical.campaign.journal import Journal
 from empirical.campaign.plan import Plan, plan_all
 from empirical.campaign.schema import Campaign, Unit
-from empirical.compare import Progress
+from empirical.progress import Progress
 from empirical.runners import Runner
 from empirical.star import Recording, trace_star
 from empirical.store import RunDirectory

@@ -74,8 +74,8 @@ def agreement_at_loss(
         least: smallest γ that counts.
 
     Returns:
-        The γ that reach the level with some seed, and R² of their pairs, shape ``(gamma, gamma)``; NaN for pairs that no
-        seed reaches together.
+        The γ that reach the level with some seed, and R² of their pairs, shape ``(gamma, gamma)``; NaN for pairs that
+        no seed reaches together.
     """
     kept = landscape.isel(gamma=np.nonzero(landscape["gamma"].values >= least)[0])
     f, loss = outputs(kept), kept["loss"].values

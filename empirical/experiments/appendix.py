@@ -77,6 +77,17 @@ class AppendixScale:
 
         return AppendixScale(**{name: moved(config) for name, config in vars(self).items()})
 
+    def from_seed(self, first: int) -> AppendixScale:
+        """The same experiments on other networks and data.
+
+        Args:
+            first: the first seed.
+
+        Returns:
+            The configurations.
+        """
+        return AppendixScale(**{name: replace(config, first_seed=first) for name, config in vars(self).items()})
+
     def describe(self) -> dict[str, Any]:
         """The configuration, for a file beside the manifest.
 
@@ -195,8 +206,9 @@ class AppendixExperiments(Experiments):
 
     @cached_property
     def appendix(self) -> AppendixScale:
-        """Configurations of the appendix, on the device of the main ones."""
-        return APPENDIX[self.scale.name].on(self.scale.mse.training.device)
+        """Configurations of the appendix, on the device and from the first seed of the main ones."""
+        plane = self.scale.mse
+        return APPENDIX[self.scale.name].from_seed(plane.first_seed).on(plane.training.device)
 
     @cached_property
     def portraits(self) -> dict[str, Plane]:

@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from empirical.experiments.lab import Lab
-from empirical.experiments.plane import Plane, convergent_eta
+from empirical.experiments.plane import Plane, convergent_line
 from empirical.observe import Measurements
 
 
@@ -65,9 +65,7 @@ def run_curves(config: CurvesConfig, plane: Plane, lab: Lab) -> xr.Dataset:
         (test set) over gamma, seed, budget; ``eta`` over gamma. Attributes say what was trained.
     """
     training = replace(plane.config.training, steps=config.steps)
-    eta = convergent_eta(plane.portrait)[:: config.every]
-    gamma = plane.portrait.data["gamma"].values[:: config.every]
-    gamma, eta = gamma[np.isfinite(eta)], eta[np.isfinite(eta)]
+    gamma, eta = convergent_line(plane, config.every)
     seeds = np.arange(config.first_seed, config.first_seed + config.seeds)
     g, s = (index.ravel() for index in np.indices((len(gamma), len(seeds))))
     what = Measurements(steps=(("test_accuracy", config.budgets),), curve_steps=tuple(range(config.steps)))

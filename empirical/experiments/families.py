@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from empirical.ensemble import log_spaced_steps
 from empirical.experiments.lab import Lab
 from empirical.experiments.plane import REGIMES, Plane, PlaneConfig, run_plane
-from empirical.observe import Measurements
+from empirical.observe import Measurements, measured_steps
 from empirical.shard import TrainingConfig
 from empirical.trace import (
     NETWORK_TRACE,
@@ -60,6 +59,7 @@ class FamilyConfig:
         ends: least and largest γ of the windows.
         points: γ in each window.
         seeds: number of seeds.
+        first_seed: the first of them; another one repeats the experiment on networks and data that it has not seen.
         resolution: widest final bracket, in decades of η.
         margin: least ``eta_crit / eta_min`` in a rich window.
     """
@@ -71,6 +71,7 @@ class FamilyConfig:
     ends: tuple[float, float] = (1e-4, 1e4)
     points: int = 6
     seeds: int = 2
+    first_seed: int = 0
     resolution: float = 0.04
     margin: float = 5.0
 
@@ -118,7 +119,9 @@ def run_family(config: FamilyConfig, lab: Lab) -> pd.DataFrame:
             cells = expected_cells(member.training, gamma, len(config.boundaries), config.seeds, settings)
             lab.progress.phase(f"{config.name} {member.label}: {regime}", cells * member.training.steps)
             sweep = lab.sweep(member.training)
-            found = trace_networks(sweep, gamma, config.boundaries, seeds=config.seeds, settings=settings)
+            found = trace_networks(
+                sweep, gamma, config.boundaries, seeds=config.seeds, first_seed=config.first_seed, settings=settings
+            )
             for boundary, points in found.items():
                 table = points.table().assign(member=member.label, value=member.value, regime=regime)
                 which = "rich" if regime == "rich" else "lazy"
@@ -154,11 +157,13 @@ class PortraitsConfig:
         members: what is trained.
         gamma: (low, high, points), log-spaced.
         eta: the same along η.
+        first_seed: the seed of the grids.
     """
 
     members: tuple[Member, ...]
     gamma: tuple[float, float, int] = (1e-4, 1e4, 9)
     eta: tuple[float, float, int] = (1e-10, 1e4, 15)
+    first_seed: int = 0
 
 
 def run_portraits(config: PortraitsConfig, lab: Lab) -> dict[str, Plane]:
@@ -172,7 +177,9 @@ def run_portraits(config: PortraitsConfig, lab: Lab) -> dict[str, Plane]:
         A plane without traces for each member, by label.
     """
     return {
-        member.label: run_plane(PlaneConfig(member.training, config.gamma, config.eta), lab, member.label)
+        member.label: run_plane(
+            PlaneConfig(member.training, config.gamma, config.eta, first_seed=config.first_seed), lab, member.label
+        )
         for member in config.members
     }
 
@@ -188,6 +195,7 @@ class SharedRatesConfig:
         share: η over the toy's exact eta_crit.
         steps: length of the runs.
         seeds: number of seeds.
+        first_seed: the first of them; another one repeats the experiment on networks and data that it has not seen.
         points: steps at which the loss on the sample is taken, log-spaced.
         examples: of the sample.
     """
@@ -198,6 +206,7 @@ class SharedRatesConfig:
     share: float = 0.2
     steps: int = 400
     seeds: int = 2
+    first_seed: int = 0
     points: int = 40
     examples: int = 500
 
@@ -212,11 +221,11 @@ def run_shared_rates(config: SharedRatesConfig, lab: Lab) -> xr.Dataset:
     Returns:
         ``loss`` (on the sample) over member, gamma, seed, step; ``eta`` over gamma; ``value`` over member.
     """
-    gamma, seeds = np.array(config.gamma), np.arange(config.seeds)
+    gamma, seeds = np.array(config.gamma), config.first_seed + np.arange(config.seeds)
     first = replace(config.members[0].training, steps=config.steps)
     eta = config.share * exact_law("eta_crit", gamma, **law_of(first))
     g, s = (index.ravel() for index in np.indices((len(gamma), len(seeds))))
-    steps = (*(int(step) for step in log_spaced_steps(config.steps, config.points)[:-1]), config.steps)
+    steps = measured_steps(config.steps, config.points)
     what = Measurements((("test_loss", steps),), examples=config.examples)
     losses = []
     for member in config.members:

@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from empirical.observe import Measurements, ObservedResult, observe
+from empirical.progress import Progress, Silent
 from empirical.runners import Runner
 from empirical.shard import TrainingConfig
 from empirical.store import RunDirectory
 from empirical.sweep import Sweep
-
-
-class Progress(Protocol):
-    """Where a long run says how far it is; work is counted in cell-steps."""
-
-    def phase(self, description: str, expected: int) -> None:
-        """A phase begins that is expected to take this many cell-steps."""
-
-    def advance(self, cell_steps: int, held: bool) -> None:
-        """Work was done, or read back from an earlier run."""
-
-
-class Silent:
-    """Tells nobody."""
-
-    def phase(self, description: str, expected: int) -> None:
-        """A phase begins."""
-
-    def advance(self, cell_steps: int, held: bool) -> None:
-        """Work was done."""
 
 
 @dataclass(frozen=True)

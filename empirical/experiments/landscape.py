@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
-from empirical.ensemble import log_spaced_steps
 from empirical.experiments.lab import Lab
-from empirical.experiments.plane import Plane, convergent_eta
-from empirical.observe import Measurements
+from empirical.experiments.plane import Plane, convergent_line
+from empirical.observe import Measurements, measured_steps
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,6 @@ class LandscapeConfig:
     width: int | None = None
 
 
-def _with_ends(steps: int, points: int) -> tuple[int, ...]:
-    return (*(int(step) for step in log_spaced_steps(steps, points)[:-1]), steps)  # its own last one is T − 1
-
-
 def run_landscape(config: LandscapeConfig, plane: Plane, lab: Lab) -> xr.Dataset:
     """Train across γ and measure.
 
@@ -62,12 +57,10 @@ def run_landscape(config: LandscapeConfig, plane: Plane, lab: Lab) -> xr.Dataset
     """
     grid_width = plane.config.training.width
     training = replace(plane.config.training, steps=config.steps, width=config.width or grid_width)
-    eta = convergent_eta(plane.portrait)[:: config.every]
-    gamma = plane.portrait.data["gamma"].values[:: config.every]
-    gamma, eta = gamma[np.isfinite(eta)], eta[np.isfinite(eta)]
+    gamma, eta = convergent_line(plane, config.every)
     seeds = np.arange(config.first_seed, config.first_seed + config.seeds)
     g, s = (index.ravel() for index in np.indices((len(gamma), len(seeds))))
-    steps, spectra = _with_ends(config.steps, config.points), _with_ends(config.steps, config.spectrum_points)
+    steps, spectra = measured_steps(config.steps, config.points), measured_steps(config.steps, config.spectrum_points)
     what = Measurements(
         steps=(
             ("test_loss", steps),

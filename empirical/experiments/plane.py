@@ -137,3 +137,18 @@ def convergent_eta(portrait: PhasePortrait, rank: int = 2) -> NDArray[np.float64
     eta = portrait.data["eta"].values
     picked = [np.nonzero(row)[0] for row in good]
     return np.array([eta[places[-rank]] if len(places) >= rank else np.nan for places in picked])
+
+
+def convergent_line(plane: Plane, every: int = 1) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Every so many γ of a plane, each with a learning rate that converges.
+
+    Args:
+        plane: the grid.
+        every: 1 for all γ, 2 for every other one, …
+
+    Returns:
+        γ and η, where there is one (``convergent_eta``).
+    """
+    eta = convergent_eta(plane.portrait)[::every]
+    gamma = plane.portrait.data["gamma"].values[::every]
+    return gamma[np.isfinite(eta)], eta[np.isfinite(eta)]

@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
-from empirical.ensemble import log_spaced_steps
 from empirical.experiments.lab import Lab
 from empirical.experiments.plane import Plane, convergent_eta
 from empirical.measure.kernels import cka
-from empirical.observe import Measurements
+from empirical.observe import Measurements, measured_steps
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,7 @@ class RepresentationsConfig:
     Attributes:
         steps: length of the runs.
         seeds: number of seeds.
+        first_seed: the first of them; another one repeats the experiment on networks and data that it has not seen.
         points: steps at which alignment and CKA are taken, log-spaced.
         examples: test examples of the kernels.
         every: every how many γ of the grid.
@@ -32,6 +32,7 @@ class RepresentationsConfig:
 
     steps: int
     seeds: int = 2
+    first_seed: int = 0
     points: int = 30
     examples: int = 100
     every: int = 3
@@ -53,9 +54,9 @@ def run_representations(config: RepresentationsConfig, plane: Plane, lab: Lab) -
     gamma, eta = plane.portrait.data["gamma"].values, convergent_eta(plane.portrait)
     gamma, eta = gamma[:: config.every], eta[:: config.every]
     gamma, eta = gamma[np.isfinite(eta)], eta[np.isfinite(eta)]
-    seeds = np.arange(config.seeds)
+    seeds = config.first_seed + np.arange(config.seeds)
     g, s = (index.ravel() for index in np.indices((len(gamma), len(seeds))))
-    steps = (*(int(step) for step in log_spaced_steps(config.steps, config.points)[:-1]), config.steps)
+    steps = measured_steps(config.steps, config.points)
     names = ("alignment", "centred_alignment", "cka_start")
     what = Measurements(
         (*((name, steps) for name in names), ("last_kernel", (config.steps,))), examples=config.examples

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import vmap
 
+from empirical.memory import saved_bytes
 from empirical.networks import Networks, Weights
 from theory.errors import InputError
 
@@ -52,17 +53,8 @@ def bytes_of_an_example(networks: Networks, x: Tensor) -> float:
     Returns:
         Bytes, float64; an upper bound, since weights that the pass keeps are counted.
     """
-    kept = 0
-
-    def count(tensor: Tensor) -> Tensor:
-        nonlocal kept
-        kept += tensor.numel() * tensor.element_size()
-        return tensor
-
     weights = {name: start.detach().requires_grad_() for name, start in networks.start.items()}
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-        networks.one(weights, x[:1])
-    return max(8.0, kept)
+    return max(8.0, saved_bytes(lambda: networks.one(weights, x[:1])))
 
 
 def pieces(cells: int, examples: int, bytes_each: float, limit: float) -> tuple[int, int]:

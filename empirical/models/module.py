@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
+from empirical.memory import saved_bytes
 from empirical.models.stack import Placement
 from theory.errors import InputError, positive_integer, positive_number
 
@@ -246,17 +247,8 @@ class ModuleStack:
     def _bytes_of_a_cell(self, batch: int) -> float:
         """What autograd keeps of one cell: measured on two examples, once."""
         if not hasattr(self, "_bytes_per_example"):
-            kept = 0
-
-            def count(tensor: Tensor) -> Tensor:
-                nonlocal kept
-                kept += tensor.numel() * tensor.element_size()
-                return tensor
-
             x = torch.zeros(2, *self.spec.example_shape, dtype=self.inner, device=self.seed_index.device)
-            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-                self.module(x)
-            self._bytes_per_example = max(1.0, kept / 2)
+            self._bytes_per_example = max(1.0, saved_bytes(lambda: self.module(x)) / 2)
         return self._bytes_per_example * batch
 
     def _example_shape(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Claims that the appendix bears on: architectures, depth, width, batch size, optimizers, rich consistency, CKA, 2/D."""
+"""Claims that the appendix bears on: architectures, depth, width, batch size, optimizers, rich networks, CKA, 2/D."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ SAME = 0.1
 """Exponent up to which a boundary counts as independent of width."""
 
 
-def _positions(plane: Plane) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+def _positions(plane: Plane) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray]:
     """η over the exact η_min, η_crit over η, and the outcomes of a grid, each (gamma, eta)."""
     data, law = plane.portrait.data, law_of(plane.config.training)
     gamma, eta = data["gamma"].values, data["eta"].values
     low, high = (exact_law(name, gamma, **law)[:, None] for name in ("eta_min", "eta_crit"))
-    return eta / low, high / eta, plane.portrait.most_common_outcome()
+    return np.asarray(eta / low), np.asarray(high / eta), plane.portrait.most_common_outcome()
 
 
 def _share(hits: int, trials: int, detail: str) -> Finding:
@@ -144,57 +144,68 @@ def exponents_of_batches(batches: pd.DataFrame) -> Finding:
     return _consistent(family_fits(batches), ("lazy", "rich"), 3)
 
 
-def power_of_value(points: pd.DataFrame, boundary: str = "eta_crit") -> NDArray[np.float64]:
-    """Exponent of a boundary in what differs between the members, at each γ.
+def power_of_value(points: pd.DataFrame, regime: str, last: int = 0) -> NDArray[np.float64]:
+    """Exponent of η_crit in what differs between the members, at each γ of a regime.
 
     Args:
         points: as ``run_family`` gives them.
-        boundary: which.
+        regime: ``lazy`` or ``rich``.
+        last: how many members, those of the largest values; all when 0.
 
     Returns:
-        Least-squares slopes of ln η, mean over seeds, against the logarithm of the members' value, one a γ that three or
-        more members have.
+        Least-squares slopes of ln η, mean over seeds, against the logarithm of the members' value, one a γ that all of
+        these members have.
     """
+    chosen = points[(points["boundary"] == "eta_crit") & (points["regime"] == regime)]
+    members = sorted(chosen["value"].unique())[-last:]
     out = []
-    for _, part in points[points["boundary"] == boundary].groupby("gamma"):
+    for _, part in chosen.groupby("gamma"):
         mean = part.assign(ln=np.log(part["eta"])).groupby("value")["ln"].mean()
-        if len(mean) >= 3:
-            out.append(float(np.polyfit(np.log(mean.index.to_numpy()), mean.to_numpy(), 1)[0]))
+        if len(members) >= 2 and set(members) <= set(mean.index):
+            out.append(float(np.polyfit(np.log(members), mean.loc[members].to_numpy(), 1)[0]))
     return np.array(out)
 
 
-def boundary_of_widths(widths: pd.DataFrame) -> Finding:
-    """Supported when the exponent of η_crit in width is within 0.1 of 0 with its whole 95 % interval (over γ).
-
-    Not supported when the whole interval is beyond 0.1.
-
-    Returns:
-        The finding.
-    """
-    mean, interval = mean_interval(power_of_value(widths))
-    detail = "d ln η_crit / d ln N, mean over γ"
+def _within(values: NDArray[np.float64], low: float, high: float, predicted: str, detail: str) -> Finding:
+    mean, interval = mean_interval(values)
     if not np.isfinite(interval).all():
-        return Finding("0", mean, NOTHING, UNDETERMINED, detail)
-    beyond = interval[0] > SAME or interval[1] < -SAME
-    inside = interval[0] >= -SAME and interval[1] <= SAME
-    return Finding("0", mean, interval, SUPPORTED if inside else NOT_SUPPORTED if beyond else UNDETERMINED, detail)
+        return Finding(predicted, mean, NOTHING, UNDETERMINED, detail)
+    inside, beyond = interval[0] >= low and interval[1] <= high, interval[1] < low or interval[0] > high
+    return Finding(
+        predicted, mean, interval, SUPPORTED if inside else NOT_SUPPORTED if beyond else UNDETERMINED, detail
+    )
 
 
-def boundary_of_batches(batches: pd.DataFrame) -> Finding:
-    """Supported when the exponent of η_crit in batch size is between 0 and 1 with its whole 95 % interval (over γ).
+def _width(regime: str) -> Callable[[pd.DataFrame], Finding]:
+    def judge(widths: pd.DataFrame) -> Finding:
+        """Supported when the exponent of η_crit in width is within 0.1 of 0, with its whole 95 % interval (over γ).
 
-    Not supported when the whole interval is outside. Where noise sets the boundary it is proportional to B, where
-    curvature sets it, independent of B.
+        Between the two largest widths, since μP speaks of the limit. Not supported when the whole interval is beyond.
 
-    Returns:
-        The finding.
-    """
-    mean, interval = mean_interval(power_of_value(batches))
-    detail = "d ln η_crit / d ln B, mean over γ"
-    if not np.isfinite(interval).all():
-        return Finding("0 … 1", mean, NOTHING, UNDETERMINED, detail)
-    inside, beyond = interval[0] >= 0 and interval[1] <= 1, interval[1] < 0 or interval[0] > 1
-    return Finding("0 … 1", mean, interval, SUPPORTED if inside else NOT_SUPPORTED if beyond else UNDETERMINED, detail)
+        Returns:
+            The finding.
+        """
+        largest = sorted(widths["value"].unique())[-2:]
+        detail = f"d ln η_crit / d ln N from N = {largest[0]:g} to {largest[-1]:g}, mean over γ ({regime})"
+        return _within(power_of_value(widths, regime, 2), -SAME, SAME, "0", detail)
+
+    return judge
+
+
+def _batch(regime: str) -> Callable[[pd.DataFrame], Finding]:
+    def judge(batches: pd.DataFrame) -> Finding:
+        """Supported when the exponent of η_crit in batch size is from 0 to 1, with its whole 95 % interval (over γ).
+
+        Where noise sets the boundary it is proportional to B, where curvature sets it, independent of B. Not supported
+        when the whole interval is outside.
+
+        Returns:
+            The finding.
+        """
+        detail = f"d ln η_crit / d ln B, mean over γ ({regime})"
+        return _within(power_of_value(batches, regime), 0.0, 1.0, "0 … 1", detail)
+
+    return judge
 
 
 def _optimizer(member: str, regime: str, symbol: str) -> Callable[[pd.DataFrame], Finding]:
@@ -261,11 +272,15 @@ def degree_kinds(tables: pd.DataFrame) -> Finding:
     """
     rows = degree_rows(tables)
     rows = rows[rows["verdict"] != "undetermined"]
-    kinds = rows.groupby(["arch", "variant", "depth"])["verdict"].apply(lambda v: bool((v == "consistent").all()))
-    hits, trials = int(kinds.sum()), len(kinds)
+    kinds = {
+        f"{one.arch} ({one.variant}, L = {one.depth})": bool((part["verdict"] == "consistent").all())
+        for _, part in rows.groupby(["arch", "variant", "depth"])
+        for one in part.head(1).itertuples()
+    }
+    hits, trials = sum(kinds.values()), len(kinds)
     interval = share_interval(hits, trials)
     detail = f"{hits} of {trials} kinds of networks"
-    failed = [f"{arch} ({variant}, L = {depth})" for (arch, variant, depth), good in kinds.items() if not good]
+    failed = [kind for kind, good in kinds.items() if not good]
     detail += f"; not: {', '.join(failed[:4])}" if failed else ""
     if trials < LEAST_ARCHITECTURES:
         return Finding("slope = 2/D", hits / trials if trials else math.nan, interval, UNDETERMINED, detail)
@@ -286,12 +301,18 @@ APPENDIX_CLAIMS: tuple[Claim, ...] = (
     ),
     Claim("width-exponents", "the exponents do not depend on width", f"{PAPER}, appendix", "appendix-sizes",
           ("widths",), exponents_of_widths),
-    Claim("width-boundary", "η_crit does not depend on width (μP)", f"{PAPER}, appendix", "appendix-sizes",
-          ("widths",), boundary_of_widths),
+    *(
+        Claim(f"width-boundary-{regime}", f"η_crit does not depend on width when {regime} (μP)", f"{PAPER}, appendix",
+              "appendix-sizes", ("widths",), _width(regime))
+        for regime in ("lazy", "rich")
+    ),
     Claim("batch-exponents", "the exponents do not depend on batch size", f"{PAPER}, appendix", "appendix-sizes",
           ("batches",), exponents_of_batches),
-    Claim("batch-boundary", "η_crit grows with batch size, at most in proportion", "this project", "appendix-sizes",
-          ("batches",), boundary_of_batches),
+    *(
+        Claim(f"batch-boundary-{regime}", f"η_crit grows with batch size, at most in proportion, when {regime}",
+              "this project", "appendix-sizes", ("batches",), _batch(regime))
+        for regime in ("lazy", "rich")
+    ),
     *(
         Claim(f"{member}-{regime}", f"under {name} the upper boundary ∝ γ^{power} for {side} (MLP, MSE)",
               "theory/optimizers.py", "appendix-optimizers", ("optimizers",), _optimizer(member, regime, power))

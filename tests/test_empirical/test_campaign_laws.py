@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from empirical.campaign.laws import bump, closing, compare_boundaries
+from empirical.campaign.laws import closing, compare_boundaries
 from empirical.star import SPACING, Recording, trace_star, vertex
 from empirical.trace import exact_law
 from simulate import BoundaryPoints, CellResults, Outcome, Thresholds, TraceSettings, fit_power_law, trace_toy
 from simulate.boundary import collect
-from theory import InputError, ToyModel
+from theory import ToyModel
 
 LAZY = np.geomspace(1e-5, 1e-3, 6)
 FINE = TraceSettings(resolution=0.002)
@@ -102,26 +102,9 @@ def test_the_apex_is_where_the_exact_lines_meet(depth, steps):
 def test_nothing_closes_where_the_window_widens():
     gamma = np.geomspace(1, 10, 4)
     assert closing(exactly("eta_min", gamma, gamma), exactly("eta_crit", gamma, 2 * gamma**2)) is None
-
-
-def test_the_exact_law_has_no_bump_and_a_given_one_is_found():
-    lazy_gamma, rich_gamma, middle = np.geomspace(1e-6, 1e-4, 5), np.geomspace(1e5, 1e8, 5), np.geomspace(1e-3, 1e3, 25)
-    law = {"depth": 3, "steps": 1000}
-
-    def fitted(gamma):
-        return fit_power_law(gamma, exact_law("eta_crit", gamma, **law))
-
-    lazy, rich = fitted(lazy_gamma), fitted(rich_gamma)
-    flat = bump(exactly("eta_crit", middle, exact_law("eta_crit", middle, **law)), lazy, rich, 3.0)
-    assert flat.crossover == pytest.approx(1, rel=1e-3)
-    assert np.abs(flat.excess).max() < 1e-3
-    bell = 0.8 * np.exp(-(np.log10(middle / 3) ** 2))
-    raised = bump(exactly("eta_crit", middle, exact_law("eta_crit", middle, **law) * 10**bell), lazy, rich, 3.0)
-    assert raised.peak == pytest.approx(0.8, abs=0.02)
-    assert raised.at == pytest.approx(3, rel=0.5)  # the grid has four points a decade
-    with pytest.raises(InputError, match="degree"):
-        bump(raised_points := exactly("eta_crit", middle, middle), lazy, rich, 1.0)
-    assert len(raised_points) == 25
+    for power, there in ((0.5, True), (0.99, False)):  # closed at γ = 2^(1/(1 − power)): 4, and 10^30
+        found = closing(exactly("eta_min", gamma, gamma / 20), exactly("eta_crit", gamma, 2 * gamma**power / 20))
+        assert (found is not None) is there
 
 
 def parabola(best, curvature, noise=0.0, edge=np.inf):

@@ -127,7 +127,7 @@ def test_catapults_are_higher_at_smaller_gamma_as_its_inverse_square():
     labels, heights = zip(*(outcomes(g, [1.5]) for g in gamma), strict=True)
     assert [label for (label,) in labels] == ["catapult"] * 3
     slope = np.polyfit(np.log(gamma), np.log(np.concatenate(heights)), 1)[0]
-    assert slope == pytest.approx(-2, abs=0.3)  # [−1.97]: the peak is of order γ⁻² L₀
+    assert slope == pytest.approx(-2, abs=0.4)  # [−2.19]: the peak is of order γ⁻² L₀
 
 
 @pytest.mark.parametrize("gamma", [1.0, 10.0, 1000.0])
@@ -182,7 +182,7 @@ def deep_runs():
     gamma = np.array([1e-3, 1e2, 1e3, 1e4])
     eta = 0.2 * edge(spec, data[0]) * gamma**2 * (1 + gamma) ** (2 / 3 - 2)
     return record(
-        spec, gamma, eta, data, 1500, recorded_steps(1500, 50),
+        spec, gamma, eta, data, 2500, recorded_steps(2500, 40),
         output=lambda networks: networks.output(data[0][:8]),
         sharpness=lambda networks: sharpness(networks, *data).sharpness,
     )[0]  # fmt: skip
@@ -194,16 +194,15 @@ def test_rich_networks_sharpen_and_lazy_ones_do_not():
     found = [progressive_sharpening(runs.step.values, curve, eta=float(eta)) for curve, eta in curves]
     lazy, *rich = found
     constant = runs.sharpness[0]
-    assert float(constant.max() / constant.min()) - 1 < 2e-3  # [3·10⁻⁴]
+    assert float(constant.max() / constant.min()) - 1 < 2e-3  # [4·10⁻⁴]
     assert lazy.edge_start == pytest.approx(0.2, rel=2e-3)  # kernel and Hessian agree on where the edge is
     for sharpening in rich:
-        assert sharpening.monotone_ratio > 10
+        assert sharpening.monotone_ratio > 10  # [37, 69, 142]
         assert sharpening.monotone_share > 0.9
-    ratios = [sharpening.monotone_ratio for sharpening in rich]
-    assert ratios == sorted(ratios)
-    # the scalar model's L γ^{1−2/L}: a slope of 1/3 at L = 3, to what three runs and ten modes allow
-    slope = np.polyfit(np.log([1e2, 1e3, 1e4]), np.log(ratios), 1)[0]
-    assert slope == pytest.approx(1 / 3, abs=0.15)
+    # end over start of trained networks: the scalar model's L γ^{1−2/L}, whose slope at L = 3 is 1/3
+    assert (runs.loss[1:, -1] < 0.01 * runs.loss[1:, 0]).all()
+    slope = np.polyfit(np.log([1e2, 1e3, 1e4]), np.log([sharpening.ratio for sharpening in rich]), 1)[0]
+    assert slope == pytest.approx(1 / 3, abs=0.08)  # [0.29]
 
 
 def test_raw_outputs_of_rich_networks_collapse_in_tau():
@@ -215,7 +214,7 @@ def test_raw_outputs_of_rich_networks_collapse_in_tau():
     outputs = curve_collapse(steps, raw, eta=eta, gamma=gamma, window=window)
     assert outputs.determined
     assert outputs.window[1] > 0.8 * window[1]
-    assert outputs.distance < 0.1  # [0.03] at equal τ
+    assert outputs.distance < 0.1  # [0.06] at equal τ
     assert outputs.distance_before > 3  # at equal t
     assert outputs.gain > 100
     # f = (F − F₀)/γ does not: there the same curves are apart by the ratio of their γ
@@ -237,7 +236,7 @@ def top_of_spectrum(shift, loss, gamma=1e-4, width=64):
 def test_the_lazy_hessian_is_the_tangent_kernel():
     # MSE: H = Jᵀ J/n + a term of order γ, whose eigenvalues are those of K/(nγ²); two programs share the networks only
     hessian, kernel = top_of_spectrum(0.0, "mse")
-    np.testing.assert_allclose(hessian, kernel, rtol=1e-3)
+    np.testing.assert_allclose(hessian, kernel, rtol=1e-4)  # [9·10⁻⁶]; residuals are below 10⁻⁴
 
 
 @pytest.mark.parametrize(("loss", "expected"), [("mse", CLASSES), ("cross-entropy", CLASSES - 1)])
