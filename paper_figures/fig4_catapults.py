@@ -1,7 +1,7 @@
-"""Figure 4: catapults when lazy, plateaus and silent alignment when rich.
+"""Figure 4: catapults when lazy, plateaus when rich, and which turns first there, the kernel or the loss.
 
 a) Loss of the highest catapults that come back, one γ a line. b) Their height against γ; crosses on the axis are γ at
-which no learning rate gives a catapult. c) Loss at large γ in rescaled time τ = ηt/γ: a plateau, then a drop, in steps.
+which no learning rate gives a catapult. c) Loss at large γ in rescaled time τ = ηt/γ: a plateau, then a drop.
 d) Kernel–target alignment of the last layer in the same time; dots mark where alignment (d) and loss (c) are half-way.
 """
 
@@ -20,7 +20,7 @@ from paper_figures.overlay import slope_label
 from paper_figures.style import INK, QUIET, THEORY, gamma_bar, gamma_colour, house_style, panel
 from simulate import ScalingFit
 
-NAME, TITLE = "fig4", "Catapults when lazy, silent alignment when rich"
+NAME, TITLE = "fig4", "Catapults when lazy, plateaus when rich"
 CAPTION = """\
 **Catapults and plateaus** ({{ mse.arch }}s, squared error). a) Loss of the highest catapult that comes back,
 for each γ. b) Its height against γ: slope {{ m("catapult-height") }}; share of catapults among the runs that
@@ -143,7 +143,7 @@ def figure(catapults: xr.Dataset, fit: ScalingFit, landscape: xr.Dataset, found:
         draw_heights(axes[0, 1], catapults, fit)
         panel(axes[0, 1], "b", "height of the catapults")
         draw_plateaus(axes[1, 0], axes[1, 1], landscape, found)
-        panel(axes[1, 0], "c", r"large $\gamma$: plateau, drop, steps")
+        panel(axes[1, 0], "c", r"large $\gamma$: a plateau, then a drop")
         panel(axes[1, 1], "d", "alignment of the last layer's kernel")
         gamma_bar(fig, [axes[0, 1], axes[1, 1]])
     return fig
