@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from empirical.experiments.analysis import nearest
 from empirical.phenomena.power_law import LossPowerLaw
 from paper_figures.axes import log_ticks
-from paper_figures.style import INK, QUIET, gamma_bar, gamma_colour, house_style, panel, run_colours
+from paper_figures.style import INK, PLATE, QUIET, gamma_bar, gamma_colour, house_style, panel, run_colours
 
 NAME, TITLE = "fig2", "Online loss and accuracy across γ"
 CAPTION = """\
@@ -59,7 +59,8 @@ def draw_losses(ax: Axes, curves: xr.Dataset, laws: dict[float, LossPowerLaw]) -
     if highest > HIGHEST * start:  # a catapult at the chosen learning rate would flatten everything else
         ax.set_ylim(0.8 * float(mean.min()), HIGHEST * start)
         note = f"off scale: a catapult of {highest / start:.2g} " + r"$\mathcal{L}_0$"
-        ax.text(0.98, 0.98, note, transform=ax.transAxes, ha="right", va="top", fontsize=8, color=QUIET)
+        ax.text(0.98, 0.98, note, transform=ax.transAxes, ha="right", va="top", fontsize=8, color=QUIET,
+                bbox=PLATE, zorder=7)  # fmt: skip
     ax.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_locator(NullLocator())

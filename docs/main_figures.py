@@ -2,10 +2,10 @@
 
 richscape figures main --scale quick --out runs/figures
 richscape figures main --scale quick --first-seed 100 --out runs/again
-python docs/paper_figures.py runs/figures runs/again
+python docs/main_figures.py runs/figures runs/again
 
-It writes docs/figures.md and docs/images/figN.png, and into paper_figures/results/figures-SCALE the ledger, captions
-and runtimes of the first run, and reproduction.csv: the same numbers in the second one, which may be left out.
+It writes docs/figures.md and docs/images/figN.png, and into paper_figures/results/figures-SCALE the ledger and
+captions of the first run, and reproduction.csv: the same numbers in the second one, which may be left out.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from paper_figures.figures import FIGURES, RUNTIMES
+from paper_figures.figures import FIGURES
 from paper_figures.ledger import measured
 from paper_figures.reproduction import reproduction
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "paper_figures" / "results"
-KEPT = ("claims.csv", RUNTIMES, "manifest.json", *(f"{name}.md" for name in FIGURES))
-LARGEST = 1100
+KEPT = ("claims.csv", "manifest.json", *(f"{name}.md" for name in FIGURES))
+LARGEST = 1300
 """Pixels across, at most."""
 
 
@@ -107,10 +107,9 @@ def page(folder: Path, again: Path | None = None) -> str:
         Markdown.
     """
     ledger = pd.read_csv(folder / "claims.csv")
-    runtimes = json.loads((folder / RUNTIMES).read_text())
     scale = json.loads((folder / "manifest.json").read_text())["config"]["name"]
     intro = f"""\
-Scale `{scale}`. Made by `python docs/paper_figures.py` from a run of `richscape figures`; intervals are of 95 %, from
+Scale `{scale}`. Made by `python docs/main_figures.py` from a run of `richscape figures`; intervals are of 95 %, from
 the ledger of claims (`claims.csv` in `paper_figures/results/figures-{scale}`), which also has every rule."""
     parts = ["# The main figures", intro]
     if again is not None:
@@ -129,7 +128,7 @@ the ledger of claims (`claims.csv` in `paper_figures/results/figures-{scale}`), 
         parts.append(f"## {figure.title}")
         parts.append(f"![{figure.title}](images/{name}.png)")
         parts.append((folder / f"{name}.md").read_text().strip())
-        parts.append(f"{command}: {runtimes[name]:.0f} s, when the figures above were there.")
+        parts.append(command)
         parts.append("\n".join(table))
     return "\n\n".join(parts) + "\n"
 
