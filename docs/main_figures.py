@@ -15,8 +15,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import matplotlib.image
-import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -27,34 +25,21 @@ from paper_figures.reproduction import reproduction
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "paper_figures" / "results"
 KEPT = ("claims.csv", "manifest.json", *(f"{name}.md" for name in FIGURES))
-LARGEST = 1300
-"""Pixels across, at most."""
+WIDTH = 1300
+"""Pixels across."""
 
 
-def shrink(picture: np.ndarray) -> np.ndarray:
-    """Average whole blocks of pixels until a picture is small enough for a page.
-
-    Args:
-        picture: shape ``(rows, columns, channels)``, from 0 to 1.
-
-    Returns:
-        The same picture, by a whole factor smaller.
-    """
-    factor = -(-picture.shape[1] // LARGEST)
-    rows, columns = (size // factor * factor for size in picture.shape[:2])
-    blocks = picture[:rows, :columns].reshape(rows // factor, factor, columns // factor, factor, -1)
-    return blocks.mean(axis=(1, 3))
-
-
-def save_small(picture: np.ndarray, path: Path) -> None:
-    """Write a picture with a palette of its own, a quarter of the size of one without.
+def save_small(source: Path, target: Path) -> None:
+    """Write a picture for a page: small, and with a palette of its own, a quarter of the size of one without.
 
     Args:
-        picture: shape ``(rows, columns, channels)``, from 0 to 1.
-        path: of the PNG file.
+        source: PNG file of the run.
+        target: PNG file of the page.
     """
-    plain = Image.fromarray(np.round(picture[..., :3] * 255).astype(np.uint8))
-    plain.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture = Image.open(source).convert("RGB")
+    size = (WIDTH, round(picture.height * WIDTH / picture.width))
+    small = picture.resize(size, Image.Resampling.LANCZOS)
+    small.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
 def keep(folder: Path, again: Path | None) -> Path:
@@ -117,8 +102,7 @@ the ledger of claims (`claims.csv` in `paper_figures/results/figures-{scale}`), 
     for name, figure in FIGURES.items():
         if not (folder / f"{name}.png").exists():
             continue
-        picture = shrink(matplotlib.image.imread(folder / f"{name}.png"))
-        save_small(picture, DOCS / "images" / f"{name}.png")
+        save_small(folder / f"{name}.png", DOCS / "images" / f"{name}.png")
         rows = ledger[ledger["figure"] == name]
         table = ["| claim | predicted | measured | verdict |", "|---|---|---|---|"]
         table += [
