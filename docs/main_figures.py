@@ -25,12 +25,12 @@ from paper_figures.reproduction import reproduction
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "paper_figures" / "results"
 KEPT = ("claims.csv", "manifest.json", *(f"{name}.md" for name in FIGURES))
-WIDTH = 1300
+WIDTH = 1100
 """Pixels across."""
 
 
 def save_small(source: Path, target: Path) -> None:
-    """Write a picture for a page: small, and with a palette of its own, a quarter of the size of one without.
+    """Write a picture at the width of a page.
 
     Args:
         source: PNG file of the run.
@@ -38,8 +38,7 @@ def save_small(source: Path, target: Path) -> None:
     """
     picture = Image.open(source).convert("RGB")
     size = (WIDTH, round(picture.height * WIDTH / picture.width))
-    small = picture.resize(size, Image.Resampling.LANCZOS)
-    small.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(target, optimize=True)
+    picture.resize(size, Image.Resampling.LANCZOS).save(target, optimize=True)
 
 
 def keep(folder: Path, again: Path | None) -> Path:
@@ -76,7 +75,7 @@ def recurrence(table: pd.DataFrame) -> str:
     known = table[table["agrees"].fillna("") != ""]
     agree, same = int((known["agrees"] == "yes").sum()), int((table["same_verdict"] == "yes").sum())
     missed = ", ".join(f"`{name}`" for name in known.loc[known["agrees"] == "no", "id"])
-    text = f"On other seeds {agree} of {len(known)} numbers come back to within their intervals"
+    text = f"Of the numbers also measured on other seeds {agree} of {len(known)} come back to within their intervals"
     text += f" (not: {missed})" if missed else ""
     return text + f", and {same} of {len(table)} verdicts are the same: `reproduction.csv` beside the ledger."
 
