@@ -56,7 +56,7 @@ def draw_point(ax: Axes, x: float, y: float, row: Mapping[Hashable, Any], *, alo
         row: of ``exponents.csv``.
         along: ``x`` or ``y``, the direction of the slope.
     """
-    spread = {f"{along}err": [[row["fitted"] - row["ci_low"]], [row["ci_high"] - row["fitted"]]]}
+    spread: dict[str, Any] = {f"{along}err": [[row["fitted"] - row["ci_low"]], [row["ci_high"] - row["fitted"]]]}
     mark, colour = ARCHES.get(row["arch"], ("X", ""))[0], COLOURS.get(row["arch"], QUIET)
     ax.errorbar(
         x, y, fmt=mark, ms=5.5, capsize=2, color=colour, elinewidth=1, mfc=colour if row["loss"] == "mse" else "white",
