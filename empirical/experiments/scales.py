@@ -85,16 +85,16 @@ class Scale:
         Raises:
             InputError: a negative seed.
         """
-        first: dict[str, Any] = {"first_seed": positive_integer("first_seed", first_seed, least=0)}
+        first = positive_integer("first_seed", first_seed, least=0)
         return replace(
             self,
-            mse=replace(self.mse, **first),
-            cross_entropy=replace(self.cross_entropy, **first),
-            curves=replace(self.curves, **first),
-            landscape=replace(self.landscape, **first),
-            spectra=replace(self.spectra, **first),
-            catapults=replace(self.catapults, **first),
-            budgets=replace(self.budgets, **first),
+            mse=replace(self.mse, first_seed=first),
+            cross_entropy=replace(self.cross_entropy, first_seed=first),
+            curves=replace(self.curves, first_seed=first),
+            landscape=replace(self.landscape, first_seed=first),
+            spectra=replace(self.spectra, first_seed=first),
+            catapults=replace(self.catapults, first_seed=first),
+            budgets=replace(self.budgets, first_seed=first),
         )
 
     def describe(self) -> dict[str, Any]:

@@ -44,6 +44,19 @@ def test_slope_of_eta_crit_at_small_size(depth, regime):
     assert fit.n_gamma == 5
 
 
+def test_seeds_may_begin_anywhere():
+    """A seed's boundary does not depend on the others: to a bracket, which all seeds of a trace divide together."""
+    sweep = Sweep(TrainingConfig(depth=2, width=8, image_size=7, batch_size=8, steps=60))
+    gamma = np.array([1e-2, 1.0])
+    both = trace_networks(sweep, gamma, ("eta_crit",), seeds=2, first_seed=3, settings=SETTINGS)["eta_crit"]
+    later = trace_networks(sweep, gamma, ("eta_crit",), seeds=1, first_seed=4, settings=SETTINGS)["eta_crit"]
+    assert set(both.seed) == {3, 4}
+    assert set(later.seed) == {4}
+    apart = np.log10(both.eta[both.seed == 4] / later.eta)
+    assert (np.abs(apart) <= SETTINGS.resolution).all()
+    assert (both.eta[both.seed == 3] != later.eta).any()
+
+
 def test_laws_are_those_of_theory():
     gamma = np.geomspace(1e-4, 1e4, 7)
     model = ToyModel()

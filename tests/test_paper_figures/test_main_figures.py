@@ -71,6 +71,19 @@ def test_names_are_put_in_order_and_unknown_ones_refused():
         chosen_figures(("fig9",))
 
 
+def test_another_seed_moves_every_experiment():
+    moved = SCALES["quick"].from_seed(100)
+    parts = [part for part in vars(moved).values() if hasattr(part, "first_seed")]
+    assert len(parts) == 7
+    assert {part.first_seed for part in parts} == {100}
+    most = max(getattr(part, "seeds", getattr(part, "trace_seeds", 0)) for part in parts)
+    assert most <= 100  # seeds from 0 and from 100 have none in common
+    assert moved.describe() != SCALES["quick"].describe()
+    assert moved.from_seed(0) == SCALES["quick"]
+    with pytest.raises(InputError, match="first_seed"):
+        SCALES["quick"].from_seed(-1)
+
+
 def test_a_figure_is_written_three_times_with_its_provenance(tmp_path):
     from empirical.store import RunDirectory
 
