@@ -16,8 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from paper_figures.appendix_spectra import shown_places
-from paper_figures.axes import power_of_ten
+from paper_figures.appendix_spectra import gamma_title, shown_places
 from paper_figures.style import INK, QUIET, RUN_MAP, house_style, panel
 from simulate import Outcome
 
@@ -76,7 +75,7 @@ def figure(catapults: xr.Dataset) -> Figure:
         for number, (ax, place) in enumerate(zip(axes.ravel(), places, strict=False)):
             run = catapults.isel(gamma=place, seed=0)
             draw_ladder(ax, run, norm)
-            panel(ax, "abcdef"[number], rf"$\gamma={power_of_ten(float(run['gamma']))}$")
+            panel(ax, "abcdef"[number], gamma_title(run))
         for ax in axes.ravel()[len(places) :]:
             ax.set_axis_off()
         for ax in axes[-1]:

@@ -11,10 +11,11 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from empirical.experiments.analysis import plateaus
 from empirical.phenomena.collapse import CurveCollapse, curve_collapse
-from paper_figures.style import DOTTED, INK, QUIET, gamma_bar, gamma_colour, house_style, panel
+from paper_figures.style import DOTTED, GAMMA_NORM, INK, QUIET, gamma_bar, gamma_colour, house_style, panel
 
 NAME, TITLE = "appendix-collapse", "Raw outputs collapse in rescaled time"
 CAPTION = """\
@@ -97,6 +98,8 @@ def draw_distances(ax: Axes, found: list[CurveCollapse]) -> None:
             ax.plot(middle, mean, marker=mark, ms=5, mec="white", color=colour, label=label)
         ax.legend(loc="best")
     ax.set(xscale="log", yscale="log", xlabel=r"$\gamma$ (between the two)", ylabel="relative distance of raw outputs")
+    ax.set_xlim(LEAST / 2, 2 * float(GAMMA_NORM.vmax or LEAST))
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def figure(landscape: xr.Dataset) -> Figure:

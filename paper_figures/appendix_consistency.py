@@ -58,7 +58,7 @@ def draw_levels(ax: Axes, landscape: xr.Dataset) -> None:
     ax.plot(list(means), list(means.values()), color=INK, lw=1.6, marker="D", ms=4, mec="white", label="mean of pairs")
     ax.set(xlabel=r"loss / $\mathcal{L}_0$, equal for both", ylabel="$R^2$", ylim=(-0.12, 1.03))
     ax.invert_xaxis()
-    ax.legend(loc="lower left")
+    ax.legend(loc="lower right")
 
 
 def figure(landscape: xr.Dataset) -> Figure:

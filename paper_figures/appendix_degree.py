@@ -5,6 +5,9 @@ Drawn from ``exponents.csv`` of campaigns: the committed ones, or those below a 
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -40,6 +43,27 @@ def degree_rows(tables: pd.DataFrame) -> pd.DataFrame:
     return tables[chosen & (tables["arch"] != "toy")]
 
 
+COLOURS = dict(zip(ARCHES, run_colours(len(ARCHES)), strict=True))
+
+
+def draw_point(ax: Axes, x: float, y: float, row: Mapping[Hashable, Any], *, along: str) -> None:
+    """One fit with its 95 % interval; faint when it is undetermined.
+
+    Args:
+        ax: the axes.
+        x: where.
+        y: where.
+        row: of ``exponents.csv``.
+        along: ``x`` or ``y``, the direction of the slope.
+    """
+    spread: dict[str, Any] = {f"{along}err": [[row["fitted"] - row["ci_low"]], [row["ci_high"] - row["fitted"]]]}
+    mark, colour = ARCHES.get(row["arch"], ("X", ""))[0], COLOURS.get(row["arch"], QUIET)
+    ax.errorbar(
+        x, y, fmt=mark, ms=5.5, capsize=2, color=colour, elinewidth=1, mfc=colour if row["loss"] == "mse" else "white",
+        alpha=1.0 if row["verdict"] != "undetermined" else 0.35, zorder=4, **spread,
+    )  # fmt: skip
+
+
 def draw_degrees(ax: Axes, rows: pd.DataFrame) -> None:
     """Slopes against 2/D.
 
@@ -47,13 +71,8 @@ def draw_degrees(ax: Axes, rows: pd.DataFrame) -> None:
         ax: the axes.
         rows: as ``degree_rows`` gives them.
     """
-    colours = dict(zip(ARCHES, run_colours(len(ARCHES)), strict=True))
-    for row in rows.itertuples():
-        mark, colour = ARCHES.get(row.arch, ("X", ""))[0], colours.get(row.arch, QUIET)
-        sure = row.verdict != "undetermined"
-        spread = [[row.fitted - row.ci_low], [row.ci_high - row.fitted]]
-        ax.errorbar(2 / row.degree, row.fitted, yerr=spread, fmt=mark, ms=6, capsize=2, color=colour, elinewidth=1,
-                    mfc=colour if row.loss == "mse" else "white", alpha=1.0 if sure else 0.35, zorder=4)  # fmt: skip
+    for row in rows.to_dict("records"):
+        draw_point(ax, 2 / row["degree"], row["fitted"], row, along="y")
     ends = np.array([0.1, 2.3])
     ax.plot(ends, ends, **THEORY | {"zorder": 1})
     top = max(2.2, 1.1 * float(rows["fitted"].max()) if len(rows) else 0)
@@ -74,9 +93,8 @@ def figure(tables: pd.DataFrame) -> Figure:
         fig, axes = plt.subplots(1, 2, figsize=(9.4, 4.4), layout="constrained", width_ratios=(1, 1.15))
         draw_degrees(axes[0], rows)
         panel(axes[0], "a", "rich slope of the upper boundary")
-        colours = dict(zip(ARCHES, run_colours(len(ARCHES)), strict=True))
         met = [arch for arch in ARCHES if arch in set(rows["arch"])]
-        keys = [Line2D([], [], ls="", marker=ARCHES[a][0], color=colours[a], label=ARCHES[a][1]) for a in met]
+        keys = [Line2D([], [], ls="", marker=ARCHES[a][0], color=COLOURS[a], label=ARCHES[a][1]) for a in met]
         keys += [
             Line2D([], [], ls="", marker="o", color=INK, label="MSE"),
             Line2D([], [], ls="", marker="o", color=INK, mfc="white", label="cross-entropy"),
@@ -84,12 +102,8 @@ def figure(tables: pd.DataFrame) -> Figure:
         ]
         axes[0].legend(handles=keys, loc="upper left")
         ordered = rows.sort_values(["degree", "arch", "loss"]).reset_index(drop=True)
-        for place, row in ordered.iterrows():
-            spread = [[row["fitted"] - row["ci_low"]], [row["ci_high"] - row["fitted"]]]
-            mark, colour = ARCHES.get(row["arch"], ("X", ""))[0], colours.get(row["arch"], QUIET)
-            sure = 1.0 if row["verdict"] != "undetermined" else 0.35
-            axes[1].errorbar(row["fitted"] - row["predicted_window"], place, fmt=mark, ms=5, capsize=2, color=colour,
-                             xerr=spread, mfc=colour if row["loss"] == "mse" else "white", alpha=sure)  # fmt: skip
+        for place, row in enumerate(ordered.to_dict("records")):
+            draw_point(axes[1], row["fitted"] - row["predicted_window"], place, row, along="x")
         axes[1].axvline(0, **THEORY | {"zorder": 1})
         axes[1].set_yticks(range(len(ordered)), [str(one) for one in ordered["entry"]], fontsize=7.5)
         axes[1].set(xlabel="fitted slope less that of theory", ylim=(len(ordered) - 0.4, -0.6))

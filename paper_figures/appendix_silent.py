@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from paper_figures.appendix_spectra import shown_places
-from paper_figures.axes import power_of_ten
+from paper_figures.appendix_spectra import gamma_title, shown_places
 from paper_figures.style import INK, QUIET, gamma_colour, house_style, panel
 
 NAME, TITLE = "appendix-silent", "Silent alignment across γ"
@@ -69,7 +68,7 @@ def draw_progress(ax: Axes, run: xr.Dataset) -> None:
             ax.plot(half, 0.5, "o", color=colour, mec="white", ms=5.5, zorder=6)
     rise = float(run["centred_alignment"].max() - run["centred_alignment"][0])
     ax.text(0.03, 0.95, f"rises by {rise:.2f}", transform=ax.transAxes, color=QUIET, va="top", fontsize=8)
-    ax.set(xscale="log", ylim=(-0.15, 1.08), xlim=(float(tau[1]), float(tau[-1])))
+    ax.set(xscale="log", xlim=(float(tau[1]), float(tau[-1])))
 
 
 def figure(landscape: xr.Dataset) -> Figure:
@@ -90,7 +89,7 @@ def figure(landscape: xr.Dataset) -> Figure:
         for number, (ax, place) in enumerate(zip(axes.ravel(), places, strict=False)):
             run = landscape.isel(gamma=place, seed=0)
             draw_progress(ax, run)
-            panel(ax, "abcdef"[number], rf"$\gamma={power_of_ten(float(run['gamma']))}$")
+            panel(ax, "abcdef"[number], gamma_title(run))
         for ax in axes.ravel()[len(places) :]:
             ax.set_axis_off()
         for ax in axes[-1]:

@@ -21,12 +21,11 @@ from paper_figures.style import QUIET, Colour, house_style, panel
 NAME, TITLE = "appendix-sizes", "Consistency across width and batch size"
 CAPTION = """\
 **Width and batch size** (MLPs, squared error). a, c) Loss on test examples at the same γ and the same η (before the
-width multiplier of μP); lines: mean over seeds. b, d) η_crit in the fit windows, over that of
-the exact toy (dashed: 1).
-Share of fitted slopes (η_crit, η_fail, lazy and rich) that are consistent with theory: {{ m("width-exponents") }} over
-widths, {{ m("batch-exponents") }} over batch sizes. Between the
-two largest widths η_crit goes as N to the power {{ m("width-boundary-lazy") }} (lazy) and
-{{ m("width-boundary-rich") }} (rich); it goes as B to the power {{ m("batch-boundary-lazy") }} (lazy) and {{ m("batch-boundary-rich") }} (rich).\
+width multiplier of μP); lines: mean over seeds. b, d) η_crit in the fit windows, over that of the exact toy (dashed:
+1). Share of fitted slopes (η_crit, η_fail, lazy and rich) that are consistent with theory:
+{{ m("width-exponents") }} over widths, {{ m("batch-exponents") }} over batch sizes. Between the two largest widths
+η_crit goes as N to the power {{ m("width-boundary-lazy") }} (lazy) and {{ m("width-boundary-rich") }} (rich); it goes
+as B to the power {{ m("batch-boundary-lazy") }} (lazy) and {{ m("batch-boundary-rich") }} (rich).\
 """
 STYLES = ("-", (0, (4, 1.6)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from empirical.experiments.analysis import nearest
-from paper_figures.axes import log_ticks, power_of_ten
+from paper_figures.axes import power_of_ten
 from paper_figures.style import INK, QUIET, THEORY, gamma_colour, house_style, panel
 
 NAME, TITLE = "appendix-spectra", "Hessian spectra along training across γ"
@@ -42,6 +42,19 @@ def shown_places(data: xr.Dataset, wanted: tuple[float, ...] = SHOWN) -> list[in
     return sorted({nearest(data, gamma) for gamma in wanted})
 
 
+def gamma_title(run: xr.Dataset) -> str:
+    """γ of a run, as the title of its panel.
+
+    Args:
+        run: with a coordinate ``gamma``.
+
+    Returns:
+        Mathematics, three digits.
+    """
+    gamma = float(f"{float(run['gamma']):.3g}")
+    return rf"$\gamma={power_of_ten(gamma)}$"
+
+
 def draw_spectrum(ax: Axes, run: xr.Dataset, classes: int) -> None:
     """Eigenvalues of one run, over the edge.
 
@@ -59,7 +72,6 @@ def draw_spectrum(ax: Axes, run: xr.Dataset, classes: int) -> None:
         ax.plot(steps, shown, color=colour, lw=1.2 if inside else 0.7, marker="o", ms=1.8 if inside else 0.0)
     ax.axhline(1, **THEORY)
     ax.set(xscale="log", yscale="log")
-    log_ticks(ax.yaxis)
 
 
 def figure(landscape: xr.Dataset) -> Figure:
@@ -81,7 +93,7 @@ def figure(landscape: xr.Dataset) -> Figure:
         for number, (ax, place) in enumerate(zip(axes.ravel(), places, strict=False)):
             run = landscape.isel(gamma=place, seed=0)
             draw_spectrum(ax, run, classes)
-            panel(ax, "abcdef"[number], rf"$\gamma={power_of_ten(float(run['gamma']))}$")
+            panel(ax, "abcdef"[number], gamma_title(run))
         for ax in axes.ravel()[len(places) :]:
             ax.set_axis_off()
         for ax in axes[-1]:

@@ -47,15 +47,16 @@ def draw_family(
         over_toy: whether η is shown over that of the exact toy, so that members a factor apart are told apart.
     """
     chosen = points[points["boundary"] == boundary]
-    for (member, _), part in chosen.groupby(["member", "regime"], sort=False):
+    for _, part in chosen.groupby(["member", "regime"], sort=False):
+        colour = colours[str(part["member"].iloc[0])]
         if over_toy:
             part = part.assign(**{name: part[name] / part["law"] for name in ("eta", "eta_low", "eta_high", "law")})
         by_gamma = part.groupby("gamma")
-        gamma = np.array(sorted(by_gamma.groups))
+        gamma = np.unique(part["gamma"])
         eta = np.exp(by_gamma["eta"].apply(lambda one: np.log(one).mean())).to_numpy()
         spread = [eta - by_gamma["eta_low"].min().to_numpy(), by_gamma["eta_high"].max().to_numpy() - eta]
         ax.plot(gamma, by_gamma["law"].mean(), **TOY, zorder=1)
-        ax.errorbar(gamma, eta, yerr=spread, fmt="o", ms=4, mec="white", mew=0.5, elinewidth=1, color=colours[member],
+        ax.errorbar(gamma, eta, yerr=spread, fmt="o", ms=4, mec="white", mew=0.5, elinewidth=1, color=colour,
                     zorder=4)  # fmt: skip
     label = r"$\eta$ / that of the exact toy" if over_toy else ETA_LABEL
     ax.set(xscale="log", yscale="log", xlabel=GAMMA_LABEL, ylabel=label)

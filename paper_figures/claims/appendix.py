@@ -273,9 +273,9 @@ def degree_kinds(tables: pd.DataFrame) -> Finding:
     rows = degree_rows(tables)
     rows = rows[rows["verdict"] != "undetermined"]
     kinds = {
-        f"{one.arch} ({one.variant}, L = {one.depth})": bool((part["verdict"] == "consistent").all())
+        f"{one['arch']} ({one['variant']}, L = {one['depth']})": bool((part["verdict"] == "consistent").all())
         for _, part in rows.groupby(["arch", "variant", "depth"])
-        for one in part.head(1).itertuples()
+        for one in part.head(1).to_dict("records")
     }
     hits, trials = sum(kinds.values()), len(kinds)
     interval = share_interval(hits, trials)

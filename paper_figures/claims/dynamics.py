@@ -237,6 +237,8 @@ def _collapse(landscape: xr.Dataset, what: str, window: tuple[float, float] | No
     gains = []
     gamma = landscape["gamma"].values
     chosen = np.nonzero(gamma >= 1e2)[0]
+    if len(chosen) < 2:
+        return Finding("≫ 1", math.nan, NOTHING, UNDETERMINED, "fewer than two γ from 100 on")
     for seed in range(landscape.sizes["seed"]):
         curves = landscape[what].isel(seed=seed, gamma=chosen).values
         found = curve_collapse(
