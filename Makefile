@@ -9,8 +9,8 @@ PIP    := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.
 compare: .venv/.run        ## theory against experiment: figure, table and report in $(OUT)
 	$(BIN)/richscape compare --preset quick --out $(OUT)
 
-test: check                ## the linters, then the whole suite
-	$(BIN)/pytest
+test: check                ## the linters, then the whole suite, a process for each core
+	$(BIN)/pytest -n auto
 
 check: .venv/.test         ## style, docstrings, types, direction of imports
 	$(BIN)/ruff check .
