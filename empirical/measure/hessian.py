@@ -23,6 +23,9 @@ from theory.errors import InputError, one_of, positive_integer, positive_number
 ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-13}
 """Residual that the rounding of the products leaves, as a share of the largest eigenvalue; measured, with a margin."""
 
+DENSE_SIZE = 400
+"""Networks of at most this many weights have their matrix written out, which misses no copy of an eigenvalue."""
+
 CACHE_CELLS = 16
 """Cells that work side by side on a CPU: with more, the products only leave the cache."""
 
@@ -117,7 +120,9 @@ def top_eigenvalues(
     Multiple eigenvalues: no more copies of one are found than a block has rows. The readout gives all classes the same
     kernel, and the layers below tell them apart only within the image of the readout. So networks with one trained
     tensor, or with fewer units in a layer than classes, have multiple eigenvalues, and get blocks of as many rows as
-    there are classes; others get two. Give ``block`` where symmetric weights or dead units do the same.
+    there are classes; others get two. Give ``block`` where symmetric weights or dead units do the same, and where there
+    are few examples: hidden units that are active on the same ones give copies, up to as many as there are units.
+    Networks of at most ``DENSE_SIZE`` weights have none of this.
 
     Args:
         networks: the cells.
@@ -221,7 +226,7 @@ def _operator(networks: Networks, data: _Data, dtype: torch.dtype) -> Curvature:
 
 def _spectrum(networks: Networks, data: _Data, search: _Search, low: torch.dtype, start: Tensor | None) -> Spectrum:
     """Spectrum of a chunk of cells, in units of H."""
-    small = sum(tensor.numel() for tensor in networks.start.values()) <= 2 * search.room
+    small = sum(tensor.numel() for tensor in networks.start.values()) <= max(DENSE_SIZE, 2 * search.room)
     operator = _operator(networks, data, torch.float64 if small else low)
     scale, cells, k = operator.scale, len(operator), search.k
     values = torch.full((cells, k), torch.nan, dtype=torch.float64, device=scale.device)

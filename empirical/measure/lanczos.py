@@ -78,11 +78,16 @@ class Ritz:
         return Ritz(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
-def orthonormal(vectors: Tensor) -> tuple[Tensor, Tensor]:
+INSIDE = 0.3
+"""A row of which orthogonalisation leaves less than this was rounding within the basis: once more would leave noise."""
+
+
+def orthonormal(vectors: Tensor, least: float = 0.0) -> tuple[Tensor, Tensor]:
     """Orthonormal basis of rows, through their Gram matrix.
 
     Args:
         vectors: shape ``(C, b, size)``.
+        least: combinations of rows with a norm below this count as zero.
 
     Returns:
         Rows Z, strongest first, and R with ``vectors = R Z``, float64 ``(C, b, b)``. Rows of Z below the rounding of
@@ -94,6 +99,7 @@ def orthonormal(vectors: Tensor) -> tuple[Tensor, Tensor]:
     square, turn = square.flip(1), turn.flip(2)
     rounding = max(10 * torch.finfo(vectors.dtype).eps, 1e-7)  # the Gram matrix has the condition's square
     solid = square > torch.clamp_min(square[:, :1] * rounding**2, torch.finfo(torch.float32).tiny)
+    solid &= square > least**2
     root = torch.where(solid, square, 0.0).sqrt()
     inverse = torch.where(solid, square, 1.0).rsqrt() * solid
     rows = (turn * inverse.unsqueeze(1)).transpose(1, 2).to(vectors.dtype) @ vectors
@@ -138,7 +144,7 @@ class _Basis:
         near, part = self._part(image, self.size, self.window)  # in exact arithmetic there is no other part
         rows, factor = orthonormal(image.sub_(part))
         rest, part = self._part(rows, self.size)
-        rows, again = orthonormal(rows.sub_(part))
+        rows, again = orthonormal(rows.sub_(part), INSIDE)
         columns = rest @ factor.transpose(1, 2)
         columns[:, self.window :] += near
         self.coupling = factor @ again

@@ -384,3 +384,14 @@ def test_bad_input_is_named(changes, field):
     with pytest.raises(InputError) as caught:
         top_eigenvalues(**({"networks": this.networks, "x": this.x, "y": this.y} | changes))
     assert caught.value.field == field
+
+
+def test_an_exhausted_krylov_space_adds_nothing():
+    """Rank 3 in 588 dimensions: what orthogonalisation leaves of a product is rounding inside the basis."""
+    spec = MLP(2, 12, 46, 3)
+    networks = networks_of(spec.module(3), [1e-2, 1.0, 1e2], spec.rates(), example_shape=(46,), seed=3)
+    x, y = data(1, 46, 3, 3)
+    spectrum = top_eigenvalues(networks, x, y, 8, curvature="gauss-newton")
+    for cell in range(3):
+        expected = top(dense(Case(networks, x, y), cell, "mse", "gauss-newton"), 8)
+        np.testing.assert_allclose(spectrum.values[cell], expected, rtol=PROMISED, atol=1e-6 * expected[0])
