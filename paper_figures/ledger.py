@@ -29,6 +29,12 @@ COLUMNS = (
     *("id", "statement", "source", "predicted", "measured", "ci_low", "ci_high", "verdict", "detail"),
     *("figure", "command", "rule"),
 )
+PAPER = "arXiv:2410.04642"
+"""The source of the claims that are the paper's."""
+
+NOTHING = (math.nan, math.nan)
+"""The interval of what has none."""
+
 TEMPLATE = Path(__file__).with_name("claims.html.jinja")
 
 

@@ -20,6 +20,8 @@ from paper_figures.appendix_degree import degree_rows
 from paper_figures.claims.tables import LEAST_ARCHITECTURES
 from paper_figures.ledger import (
     NOT_SUPPORTED,
+    NOTHING,
+    PAPER,
     SUPPORTED,
     UNDETERMINED,
     Claim,
@@ -31,8 +33,6 @@ from paper_figures.ledger import (
 )
 from simulate import Outcome
 
-PAPER = "arXiv:2410.04642"
-NOTHING = (math.nan, math.nan)
 MOST = 0.9
 """Share above which "most" is counted as true."""
 

@@ -13,6 +13,8 @@ from empirical.phenomena.collapse import curve_collapse
 from empirical.phenomena.staircase import find_staircase
 from paper_figures.ledger import (
     NOT_SUPPORTED,
+    NOTHING,
+    PAPER,
     SUPPORTED,
     UNDETERMINED,
     Claim,
@@ -24,9 +26,6 @@ from paper_figures.ledger import (
     share_interval,
 )
 from simulate import Outcome, fit_power_law
-
-PAPER = "arXiv:2410.04642"
-NOTHING = (math.nan, math.nan)
 
 
 def _law(curves: xr.Dataset, place: int) -> Finding:

@@ -13,6 +13,8 @@ from empirical.measure.agreement import output_agreement
 from empirical.phenomena.outliers import spectral_outliers
 from paper_figures.ledger import (
     NOT_SUPPORTED,
+    NOTHING,
+    PAPER,
     SUPPORTED,
     UNDETERMINED,
     Claim,
@@ -25,8 +27,6 @@ from paper_figures.ledger import (
 )
 from simulate import ScalingFit
 
-PAPER = "arXiv:2410.04642"
-NOTHING = (math.nan, math.nan)
 CONSTANT = 0.1
 """Relative change up to which an eigenvalue counts as constant."""
 

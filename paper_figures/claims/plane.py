@@ -13,11 +13,10 @@ from empirical.experiments.analysis import apex_slope, budget_slopes
 from empirical.experiments.plane import Plane
 from empirical.phenomena.bump import measure_bump
 from empirical.trace import default_window, law_of
-from paper_figures.ledger import UNDETERMINED, Claim, Finding, above, mean_interval, of_fit
+from paper_figures.ledger import PAPER, UNDETERMINED, Claim, Finding, above, mean_interval, of_fit
 from simulate import Outcome, PhasePortrait, fit_power_law
 from theory.errors import InputError
 
-PAPER = "arXiv:2410.04642"
 SYMBOLS = {"eta_min": "η_min", "eta_crit": "η_crit", "eta_fail": "η_fail", "eta_max": "η_max"}
 
 
