@@ -65,9 +65,10 @@ class Account:
         outside = ~(raw_square.double() <= self.bound_square)
         first = start + 1 + outside.int().argmax(0)
         self.diverged_at = torch.where(outside.any(0) & (self.diverged_at == 0), first, self.diverged_at)
-        for row, loss in zip(inactive, losses, strict=True):
-            self.idle = torch.where(row, self.idle + 1, 0)
-            self.idle_sum = torch.where(row, self.idle_sum + loss, 0.0)
+        # steps since which the cell has been inactive without a break, counted from the last
+        unbroken = inactive.flip(0).int().cumprod(0).flip(0).bool()
+        self.idle = torch.where(unbroken[0], self.idle, 0) + unbroken.sum(0)
+        self.idle_sum = torch.where(unbroken[0], self.idle_sum, 0.0) + torch.where(unbroken, losses, 0.0).sum(0)
         for row, loss in enumerate(losses):
             column = self.column.get(start + row)
             if column is not None:

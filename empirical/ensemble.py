@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from empirical.account import Account
+from empirical.graphs import RECORDERS, Replay
 from empirical.losses import LOSSES, LossFunction
 from empirical.models.stack import Architecture, Placement
 from empirical.networks import Networks, Probe
@@ -216,7 +217,7 @@ class Ensemble:
             training = [group for group in groups if len(group)]
             batches: dict[int, list[Batch]] = {}
             for seed in {seed for group in training for seed in group.seeds}:
-                batches[seed] = [self._fetch(streams[seed], t) for t in range(start, min(start + CHECK_EVERY, steps))]
+                batches[seed] = self._fetch(streams[seed], range(start, min(start + CHECK_EVERY, steps)))
             for group in training:
                 group.train(start, batches)
         for group in groups:
@@ -237,10 +238,13 @@ class Ensemble:
                 places += np.array_split(cells, -(-len(cells) // most))
         return places
 
-    def _fetch(self, stream: Stream, step: int) -> Batch:
-        x, y = stream(step)
-        to = {"device": self.device, "dtype": self.dtype}
-        return x.to(**to), y.to(**to).T.contiguous()  # type: ignore[call-overload]
+    def _fetch(self, stream: Stream, steps: range) -> list[Batch]:
+        """Batches of some steps, on the device."""
+        batches, to = [stream(step) for step in steps], {"device": self.device, "dtype": self.dtype}
+        if self.device.type == "cpu":
+            return [(x.to(**to), y.to(**to).T.contiguous()) for x, y in batches]  # type: ignore[call-overload]
+        x, y = (torch.stack(part).to(**to) for part in zip(*batches, strict=True))  # type: ignore[call-overload]
+        return list(zip(x, y.mT.contiguous(), strict=True))  # one transfer, not one a step
 
     def _join(self, accounts: list[Account], places: NDArray[np.intp], kept: NDArray[np.int64]) -> EnsembleResult:
         """Results of the groups, in the order in which the cells were given."""
@@ -321,6 +325,10 @@ class _Group:
         place = Placement(self.seeds, self.sections, self.optimizer, lazy, ensemble.dtype, ensemble.device)
         self.stack = ensemble.spec.stack(place)
         self.account = Account(gamma, memory, steps, kept, ensemble.thresholds)
+        # a step under a schedule is not like the one before
+        self.record = RECORDERS.get(ensemble.device.type) if ensemble.schedule.name == "constant" else None
+        self.replay: Replay | None = None
+        self.settled = False
         if decay:  # weights still move where the gradient is zero, and a heavy ball carries them through 0, to life
             self.account.patience.fill_(torch.inf)
 
@@ -330,10 +338,14 @@ class _Group:
     def train(self, start: int, batches: dict[int, list[Batch]]) -> None:
         """Train for as many steps as there are batches, then let decided cells go."""
         mine = [batches[seed] for seed in self.seeds]
-        rows = [self._step(start + i, [b[i][0] for b in mine], [b[i][1] for b in mine]) for i in range(len(mine[0]))]
-        self.account.record(start, *(torch.stack(column) for column in zip(*rows, strict=True)))
+        steps = range(len(mine[0]))
+        rows = [self._step(start + i, [b[i][0] for b in mine], [b[i][1] for b in mine]) for i in steps]
+        told = torch.stack(rows, 1)
+        self.account.record(start, told[0], told[1], told[2] > 0)
         staying = self.account.retire(start + len(rows))
+        self.settled = staying is None
         if staying is not None:
+            self.replay = None
             self.seed_index = self.seed_index.index_select(0, staying)
             self.gamma, self.cells = self.gamma.index_select(0, staying), self.cells[staying.cpu().numpy()]
             self.inverse_gamma = self.inverse_gamma.index_select(0, staying)
@@ -344,8 +356,21 @@ class _Group:
         """Show the networks to the probe, if it wants to see them at this step."""
         self.probing.show(step, self)
 
-    def _step(self, step: int, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def _step(self, step: int, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+        """Train on one batch: recorded, where that pays and the step is like any other.
+
+        Returns:
+            Losses, ⟨|F − F₀|²⟩ and whether a cell is inactive, shape ``(3, cells)``.
+        """
         self.show(step)
+        if step == 0 or step in self.account.column or self.record is None or not self.settled:
+            return self._pass(inputs, targets, step)
+        if self.replay is None:
+            self.replay = Replay(self._pass, inputs, targets, self.record)
+        return self.replay(inputs, targets)
+
+    def _pass(self, inputs: Sequence[Tensor], targets: Sequence[Tensor], step: int | None = None) -> Tensor:
+        """Forward, loss, update; ``step`` is left out of one that may be recorded."""
         moved = self.stack.forward(inputs)
         if step == 0:
             moved.zero_()  # F(θ₀) − F(θ₀): the sign of what rounding leaves of it would move sign descent and Adam
@@ -353,14 +378,14 @@ class _Group:
         raw_square = moved.square().sum((1, 2)) / batch
         output = moved.mul_(self.inverse_gamma)
         target = targets[0].unsqueeze(0) if len(targets) == 1 else torch.stack(tuple(targets))[self.seed_index]
-        if step in self.account.column:
+        if step is not None and step in self.account.column:
             hits = (output.argmax(1) == target.argmax(1)).double().mean(1)
             self.account.keep_accuracy(step, hits if output.shape[1] > 1 else torch.full_like(hits, torch.nan))
         losses, slope = self.loss(output, target)
         inactive = self.stack.inactive()
-        self.optimizer.begin(self.schedule.multiplier(step, self.account.steps))
+        self.optimizer.begin(self.schedule.multiplier(step or 0, self.account.steps))
         self.stack.update(slope.mul_((self.optimizer.output_scale / batch).view(-1, 1, 1)))
-        return losses, raw_square, inactive
+        return torch.stack((losses, raw_square, inactive.to(losses.dtype)))
 
     def accuracy(self, x: Tensor, y: Tensor) -> Tensor:
         """Share of correct predictions on a test set, shape ``(cells,)``, float64; NaN for real targets."""

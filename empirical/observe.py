@@ -24,6 +24,9 @@ from empirical.store import RunDirectory
 from empirical.sweep import OnBlock, run_blocks
 from theory.errors import InputError, one_of
 
+ON_A_GPU = 4
+"""A block is so many times larger on other devices than a CPU."""
+
 LARGEST_BLOCK = 16
 """Cells in one block: measurements cost more memory than training."""
 
@@ -183,11 +186,11 @@ def _blocks(
     config: TrainingConfig, cells: tuple[NDArray, NDArray, NDArray], what: Measurements
 ) -> dict[ObservedBlock, NDArray[np.intp]]:
     """Blocks of one seed, and where their cells stand."""
-    seed = cells[2]
+    seed, most = cells[2], LARGEST_BLOCK * (1 if config.device == "cpu" else ON_A_GPU)
     out: dict[ObservedBlock, NDArray[np.intp]] = {}
     for one in np.unique(seed):
         chosen = np.nonzero(seed == one)[0]
-        for part in np.array_split(chosen, -(-len(chosen) // LARGEST_BLOCK)):
+        for part in np.array_split(chosen, -(-len(chosen) // most)):
             gamma, eta, seeds = (tuple(values[part].tolist()) for values in cells)
             out[ObservedBlock(config, gamma, eta, seeds, measurements=what)] = part
     return out

@@ -176,13 +176,13 @@ class Adam(Optimizer):
     def __init__(self, eta: Tensor, gamma: Tensor, dtype: torch.dtype, beta: Tensor, weight_decay: float = 0.0) -> None:
         super().__init__(eta, gamma, dtype, weight_decay)
         self.beta = beta.double()  # 1 − β₁ᵗ is formed in double precision
-        self.steps = 0
+        self.steps = torch.zeros((), dtype=torch.float64, device=eta.device)  # a step can be recorded: no number of it
         self.first: dict[int, Tensor] = {}
         self.second: dict[int, Tensor] = {}
 
     def begin(self, multiplier: float = 1.0) -> None:  # noqa: D102
         super().begin(multiplier)
-        self.steps += 1
+        self.steps.add_(1)
 
     def _move(self, slot: int, moving: Tensor, gradient: Tensor, rate: float) -> None:
         if slot not in self.first:

@@ -203,7 +203,8 @@ class _RememberedStream:
 
 
 REMEMBERED_BYTES = 150e6
-"""The batches of a stream are remembered only while all that a run needs take less memory than this."""
+"""The batches of a stream are remembered only while all that a run needs take less memory than this; beside a GPU,
+which would wait for them, while they take ten times as much."""
 
 
 class Observer(Protocol):
@@ -279,7 +280,8 @@ def _stream(config: TrainingConfig, seed: int) -> _RememberedStream | DataStream
     """The stream of a seed, the same one for every depth; a few are remembered, if they are small enough."""
     stream = config.stream(seed)
     size = 4 * config.steps * stream.batch_size * (stream.input_dim + stream.num_classes)
-    return _remembered(stream) if size < REMEMBERED_BYTES else stream
+    allowed = REMEMBERED_BYTES * (1 if config.device == "cpu" else 10)
+    return _remembered(stream) if size < allowed else stream
 
 
 def train_block(block: Block, device: str | None = None) -> EnsembleResult:
