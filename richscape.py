@@ -339,6 +339,8 @@ class Compare:
     """Training budget T, in place of the preset's."""
     seeds: int | None = None
     """Number of seeds, in place of the preset's."""
+    first_seed: int | None = None
+    """First seed of a campaign, in place of its file's: the same on networks and data that it has not seen."""
     data: str | None = None
     """Data stream, in place of the preset's."""
     device: str = "cpu"
@@ -353,6 +355,8 @@ class Compare:
         if self.campaign is not None or self.preset == "full":
             self._run_campaign()
             return
+        if self.first_seed is not None:
+            raise InputError("--first-seed", self.first_seed, "left out: it is for campaigns (--campaign)")
         from empirical.compare import PRESETS, compare, save
         from empirical.progress import ProgressBar
         from empirical.runners import device_list, runner_on
@@ -390,6 +394,8 @@ class Compare:
         if self.campaign is not None and self.preset == "full":
             raise InputError("--preset", self.preset, "left out where --campaign is given")
         campaign = load(self.campaign or FULL)
+        if self.first_seed is not None:
+            campaign = campaign.from_seed(self.first_seed)
         kind, _ = device_list(self.device)
         store = RunDirectory(self.out, {"command": "compare"} | campaign.describe() | {"device": kind})
         reporter = Reporter(store)

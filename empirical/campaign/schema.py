@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,20 @@ class Campaign:
             if i < len(entry.budgets)
             for regime in entry.regimes
         )
+
+    def from_seed(self, first_seed: int) -> Campaign:
+        """The same campaign on other networks and data.
+
+        Args:
+            first_seed: first seed of every entry.
+
+        Returns:
+            The campaign.
+
+        Raises:
+            InputError: a negative seed.
+        """
+        return replace(self, entries=tuple(replace(entry, first_seed=first_seed) for entry in self.entries))
 
     def describe(self) -> dict[str, Any]:
         """The whole campaign, for the manifest.
