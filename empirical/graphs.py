@@ -1,8 +1,9 @@
 """One training step, recorded once and replayed: on a GPU small networks wait for launches, not for arithmetic.
 
 A step of an ensemble is some fifty kernels of a few microseconds each, and starting them one by one takes longer than
-running them. A CUDA graph starts them all at once. The step may not depend on its number (a schedule would) and has to
-change its weights in place; batches are copied into buffers that the graph reads.
+running them. A CUDA graph starts them all at once. The step may not depend on its number (a schedule would). A graph
+knows addresses, not tensors: whatever a step finds and does not make itself (weights, buffers, moments) it has to
+change in place, and its owner has to hold on to until the graph is gone. Batches are copied into buffers of the graph.
 """
 
 from __future__ import annotations

@@ -204,7 +204,7 @@ class _RememberedStream:
 
 REMEMBERED_BYTES = 150e6
 """The batches of a stream are remembered only while all that a run needs take less memory than this; beside a GPU,
-which would wait for them, while they take ten times as much."""
+which would wait for them, while they take twenty times as much."""
 
 
 class Observer(Protocol):
@@ -280,7 +280,7 @@ def _stream(config: TrainingConfig, seed: int) -> _RememberedStream | DataStream
     """The stream of a seed, the same one for every depth; a few are remembered, if they are small enough."""
     stream = config.stream(seed)
     size = 4 * config.steps * stream.batch_size * (stream.input_dim + stream.num_classes)
-    allowed = REMEMBERED_BYTES * (1 if config.device == "cpu" else 10)
+    allowed = REMEMBERED_BYTES * (1 if config.device == "cpu" else 20)
     return _remembered(stream) if size < allowed else stream
 
 

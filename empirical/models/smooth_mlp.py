@@ -28,7 +28,7 @@ class SmoothMLPStack(MLPStack):
     def _reserve(self, batch: int) -> None:
         if batch != self._batch:
             super()._reserve(batch)
-            self._slopes = [torch.empty_like(hidden) for hidden in self._hidden[:-1]]
+            self._active, self._slopes = list[Tensor](), list[Tensor]()
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Centred raw outputs; see ``MLPStack.forward``.
@@ -42,13 +42,11 @@ class SmoothMLPStack(MLPStack):
         self._reserve(len(inputs[0]))
         self._inputs = [x.to(self.weights[0].dtype) for x in inputs]
         self._first_product(self.weights[0], self._hidden[0])
-        for layer, weight in enumerate(self.weights[1:]):
-            hidden = self._hidden[layer]
-            active = self.phi.apply(hidden)
-            if layer < len(self._slopes):
-                self._slopes[layer] = self.phi.slope(hidden, active)
-            self._hidden[layer] = active
-            torch.bmm(weight, active, out=self._hidden[layer + 1])
+        self._active, self._slopes = [], []
+        for weight, hidden, above in zip(self.weights[1:], self._hidden, self._hidden[1:], strict=False):
+            self._active.append(self.phi.apply(hidden))
+            self._slopes.append(self.phi.slope(hidden, self._active[-1]))
+            torch.bmm(weight, self._active[-1], out=above)
         output = self._hidden[-1]
         self._inactive = torch.zeros(len(output), dtype=torch.bool, device=output.device)
         for part, start in zip(self.sections, self._start_forward(), strict=True):
@@ -74,7 +72,7 @@ class SmoothMLPStack(MLPStack):
         for layer in range(len(self.weights) - 1, 0, -1):
             below = self._below[layer - 1]
             torch.bmm(self.weights[layer].transpose(1, 2), gradient, out=below)
-            self._move(layer, gradient, self._hidden[layer - 1])
+            self._move(layer, gradient, self._active[layer - 1])
             gradient = below.mul_(self._slopes[layer - 1])
         self._move(0, gradient, None)
         for start, displacement, weight in zip(self.start, self.displacement, self.weights, strict=True):
