@@ -356,6 +356,8 @@ class Compare:
             self._run_campaign()
             return
         if self.first_seed is not None:
+            from theory.errors import InputError
+
             raise InputError("--first-seed", self.first_seed, "left out: it is for campaigns (--campaign)")
         from empirical.compare import PRESETS, compare, save
         from empirical.progress import ProgressBar

@@ -5,6 +5,9 @@ D = d ln F/d ln|θ| has |θ| ∝ γ^{1/D} and a curvature ∝ (D F/|θ|)²/γ² 
 
     η_crit ∝ γ^{2/D},        d ln η_crit / d ln γ = 2/D(γ) where D is settled.
 
+Where D still drifts with γ the factor D² counts as well: η_crit ∝ |θ|²/D², of local slope 2/D − 2 d ln D/d ln γ (the
+2/D − 2D′/D² of ``theory.degree_law``, since d ln γ = D d ln|θ|). Both laws are held against the boundary.
+
 D(γ) = ⟨F, θ·∇F⟩/⟨F, F⟩ over fresh examples and classes, at the end of training just below eta_crit. Order matters
 here: a rough trace of one seed (brackets of ``PILOT_RESOLUTION``, to which no slope is fitted) says where eta_crit is;
 one cell for each γ and seed is trained ``BELOW_CRIT`` times below it; D is measured and the prediction is written down
@@ -33,6 +36,12 @@ BELOW_CRIT = 1.5
 
 SETTLED = 0.05
 """A degree has settled where it is within this share of its last value."""
+
+GRADIENT_POWER = 2.0
+"""Numerator of the slope for optimizers that step along the gradient."""
+
+SAME = 1e-3
+"""Degrees that differ by less, relatively, are the same."""
 
 EXAMPLES = 256
 """Fresh examples, of batches after the last, over which degree and sharpness are averaged (at least)."""
@@ -164,11 +173,17 @@ class Prediction:
     settled_from: float
     cells: int
 
-    def law(self, gamma: NDArray[np.float64]) -> NDArray[np.float64]:
+    @property
+    def drifts(self) -> bool:
+        """Whether the law of a drifting degree is another one: D differs between γ, and steps follow the gradient."""
+        return self.power == GRADIENT_POWER and max(self.degree) > (1 + SAME) * min(self.degree)
+
+    def law(self, gamma: NDArray[np.float64], *, drift: bool = False) -> NDArray[np.float64]:
         """The predicted law up to a factor: exp ∫ power/D(γ) d ln γ, D between and beyond its γ as at the nearest ones.
 
         Args:
             gamma: feature-learning strengths, any shape.
+            drift: over D(γ)², as where the degree is not settled.
 
         Returns:
             η over its value at the least γ of the prediction, same shape.
@@ -178,7 +193,11 @@ class Prediction:
         fine = np.union1d(np.union1d(np.linspace(known[0], known[-1], 200), known), np.ravel(at))
         value = np.interp(fine, known, slope)
         rise = np.concatenate([[0.0], np.cumsum(np.diff(fine) * (value[1:] + value[:-1]) / 2)])
-        return np.asarray(np.exp(np.interp(at, fine, rise) - np.interp(known[0], fine, rise)))
+        settled = np.exp(np.interp(at, fine, rise) - np.interp(known[0], fine, rise))
+        if not drift:
+            return np.asarray(settled)
+        degree = np.interp(at, known, self.degree)
+        return np.asarray(settled * (self.degree[0] / degree) ** 2)
 
     def record(self) -> dict[str, Any]:
         """For ``predictions.json``.
@@ -211,10 +230,10 @@ def power_of(optimizer: str) -> float:
     Returns:
         2, or 1 for sign descent and Adam: they take each weight η far, and |θ| ∝ γ^{1/D}.
     """
-    return 1.0 if optimizer in {"sign", "adam"} else 2.0
+    return 1.0 if optimizer in {"sign", "adam"} else GRADIENT_POWER
 
 
-def predict(cells: DegreeCells | None, power: float = 2.0) -> Prediction | None:
+def predict(cells: DegreeCells | None, power: float = GRADIENT_POWER) -> Prediction | None:
     """Turn measured degrees into a predicted slope.
 
     Args:
@@ -248,16 +267,19 @@ def predict(cells: DegreeCells | None, power: float = 2.0) -> Prediction | None:
     )
 
 
-def fit_against(prediction: Prediction, points: BoundaryPoints, window: tuple[float, float]) -> ScalingFit:
+def fit_against(
+    prediction: Prediction, points: BoundaryPoints, window: tuple[float, float], *, drift: bool = False
+) -> ScalingFit:
     """Fit a rich boundary and hold it against the prediction.
 
     Args:
         prediction: made before.
         points: traced points; at least one.
         window: (low, high) of γ.
+        drift: hold it against the law of a drifting degree.
 
     Returns:
-        The fit: ``predicted`` is power/D, ``predicted_window`` the slope of exp ∫ power/D d ln γ over the points.
+        The fit: ``predicted`` is power/D, ``predicted_window`` the slope of ``Prediction.law`` over the points.
     """
     return fit_power_law(
         points.gamma,
@@ -267,7 +289,7 @@ def fit_against(prediction: Prediction, points: BoundaryPoints, window: tuple[fl
         seed=points.seed,
         window=window,
         predicted=prediction.slope,
-        law=prediction.law(points.gamma),
+        law=prediction.law(points.gamma, drift=drift),
     )
 
 

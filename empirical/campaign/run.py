@@ -16,6 +16,7 @@ from empirical.campaign.degree import DegreeCells, Prediction, fit_against, meas
 from empirical.campaign.journal import Journal
 from empirical.campaign.plan import Plan, plan_all
 from empirical.campaign.schema import Campaign, Unit
+from empirical.law import law_depth
 from empirical.progress import Progress
 from empirical.runners import Runner
 from empirical.star import Recording, trace_star
@@ -26,7 +27,12 @@ from simulate import BoundaryPoints, ScalingFit, fit_power_law, trace_boundaries
 from theory.errors import InputError
 
 Fits = dict[tuple[str, str], ScalingFit]
-"""Fits by (boundary, what the prediction came from: ``depth``, ``euler_degree`` or ``none``)."""
+"""Fits by (boundary, what the prediction came from).
+
+``depth``: the toy's exact law at the network's depth. ``euler_degree``: 2/D of the measured degree;
+``euler_degree_drift``: with the drift of D counted. ``large_weights``: 2/D of the degree that the architecture has when
+its weights are large, known before anything is trained. ``none``: no law.
+"""
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,9 @@ def fit_unit(planned: Plan, points: dict[str, BoundaryPoints], prediction: Predi
 
     Returns:
         One fit a boundary against the toy's law, where the degree is the depth exactly or the regime is lazy (there the
-        exponent does not depend on it); one against 2/D where there is a prediction, but for ``eta_min``; one
-        against nothing where there is neither, none in the middle.
+        exponent does not depend on it); one against 2/D where there is a prediction, but for ``eta_min``,
+        another against the law of a drifting D where D differs between γ, and, where the degree is not the depth,
+        one against that of large weights; one against nothing where there is neither, none in the middle.
 
     Raises:
         InputError: anything but a boundary that has no law at this depth.
@@ -99,6 +106,13 @@ def fit_unit(planned: Plan, points: dict[str, BoundaryPoints], prediction: Predi
                     raise
         if prediction is not None and rich and name != "eta_min":
             fits[name, "euler_degree"] = fit_against(prediction, found, ends)
+            if prediction.drifts:
+                fits[name, "euler_degree_drift"] = fit_against(prediction, found, ends, drift=True)
+        if rich and not planned.exact and name != "eta_min":
+            fits[name, "large_weights"] = fit_power_law(
+                found.gamma, found.eta, eta_low=found.eta_low, eta_high=found.eta_high, seed=found.seed, window=ends,
+                predicted=power_of(planned.config.optimizer) / law_depth(planned.config)[0],
+            )  # fmt: skip
         if not any(boundary == name for boundary, _ in fits):
             fits[name, "none"] = fit_power_law(
                 found.gamma, found.eta, eta_low=found.eta_low, eta_high=found.eta_high, seed=found.seed, window=ends

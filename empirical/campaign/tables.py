@@ -51,7 +51,7 @@ def exponent_table(result: CampaignResult) -> pd.DataFrame:
         who, guess = one.plan.config.identity(), one.prediction
         for (boundary, by), fit in one.fits.items():
             row = exponent_row(fit, boundary, one.plan.unit.regime, **who) | {"predicted_by": by}
-            shown = guess is not None and by == "euler_degree"
+            shown = guess is not None and by.startswith("euler_degree")
             nan = math.nan
             row |= {"steps": one.plan.config.steps, "entry": one.plan.unit.entry.name}
             row |= {"degree": guess.degree[-1] if guess and shown else nan}
