@@ -62,7 +62,7 @@ def refit(folder: Path | str) -> CampaignResult:
         if unit.name not in plans or not mine.any():
             continue
         points = {
-            name: BoundaryPoints(str(name), *(rows[column].to_numpy() for column in _COLUMNS))
+            str(name): BoundaryPoints(str(name), *(rows[column].to_numpy() for column in _COLUMNS))
             for name, rows in table[mine].groupby("boundary", sort=False)
         }
         prediction = Prediction.from_record(predictions[unit.name]) if unit.name in predictions else None
