@@ -79,6 +79,21 @@ def draw_degrees(ax: Axes, rows: pd.DataFrame) -> None:
     ax.set(xlim=(0, 2.2), ylim=(0, top), xlabel=r"$2/D$, measured", ylabel="fitted slope, $\\gamma\\gg1$")
 
 
+def entry_names(rows: pd.DataFrame) -> list[str]:
+    """Names of fits along an axis.
+
+    Args:
+        rows: as ``degree_rows`` gives them.
+
+    Returns:
+        Entries, with their campaign and budget where there are several campaigns.
+    """
+    several = rows["campaign"].nunique() > 1
+    return [
+        f"{one.entry} ({one.campaign}, T = {one.steps:g})" if several else str(one.entry) for one in rows.itertuples()
+    ]
+
+
 def figure(tables: pd.DataFrame) -> Figure:
     """Draw the figure.
 
@@ -105,7 +120,7 @@ def figure(tables: pd.DataFrame) -> Figure:
         for place, row in enumerate(ordered.to_dict("records")):
             draw_point(axes[1], row["fitted"] - row["predicted_window"], place, row, along="x")
         axes[1].axvline(0, **THEORY | {"zorder": 1})
-        axes[1].set_yticks(range(len(ordered)), [str(one) for one in ordered["entry"]], fontsize=7.5)
+        axes[1].set_yticks(range(len(ordered)), entry_names(ordered), fontsize=7.5)
         axes[1].set(xlabel="fitted slope less that of theory", ylim=(len(ordered) - 0.4, -0.6))
         wide = max(0.2, 1.1 * float(np.abs(axes[1].get_xlim()).max()))
         axes[1].set_xlim(-wide, wide)

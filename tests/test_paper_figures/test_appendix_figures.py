@@ -105,6 +105,8 @@ def make_tables(off=0.0):
                 "regime": "rich", "predicted": 2 / degree, "predicted_by": "euler_degree",
                 "predicted_window": 2 / degree, "fitted": slope, "ci_low": slope - 0.1, "ci_high": slope + 0.1,
                 "verdict": verdict, "entry": f"{arch}-{depth}-{loss}", "degree": degree,
+                "campaign": "one", "steps": 300,
+                "n_points": 18,
             })  # fmt: skip
     return pd.DataFrame(rows)
 
