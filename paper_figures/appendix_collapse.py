@@ -47,10 +47,13 @@ def collapses(landscape: xr.Dataset) -> list[CurveCollapse]:
         landscape: as ``run_landscape`` gives it.
 
     Returns:
-        One a seed; undetermined ones left out.
+        One a seed; undetermined ones left out, and none where fewer than two γ are large.
     """
     gamma = landscape["gamma"].values
-    chosen, out = np.nonzero(gamma >= LEAST)[0], []
+    chosen = np.nonzero(gamma >= LEAST)[0]
+    out: list[CurveCollapse] = []
+    if len(chosen) < 2:
+        return out
     for seed in range(landscape.sizes["seed"]):
         raw = landscape["raw"].isel(seed=seed, gamma=chosen).values
         found = curve_collapse(

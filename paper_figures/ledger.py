@@ -145,7 +145,8 @@ def of_fit(fit: ScalingFit | None, *, symbol: str = "") -> Finding:
         The finding.
     """
     if fit is None:
-        return Finding(symbol, math.nan, (math.nan, math.nan), UNDETERMINED, "no point in the fit window")
+        needs = "a wider range of γ or a larger T, which open the window that theory leaves"
+        return Finding(symbol, math.nan, NOTHING, UNDETERMINED, "no point in the fit window", needs)
     words = {"consistent": SUPPORTED, "inconsistent": NOT_SUPPORTED, "undetermined": UNDETERMINED}
     law = fit.predicted_window
     predicted = f"{symbol} = {fit.predicted:.3g}" if symbol else f"{fit.predicted:.3g}"

@@ -54,7 +54,7 @@ def _positions(plane: Plane) -> tuple[NDArray[np.float64], NDArray[np.float64], 
 def _share(hits: int, trials: int, detail: str) -> Finding:
     interval = share_interval(hits, trials)
     if trials == 0:
-        return Finding(f"> {MOST}", math.nan, NOTHING, UNDETERMINED, f"no {detail}")
+        return Finding(f"> {MOST}", math.nan, NOTHING, UNDETERMINED, f"no {detail}", "a wider grid")
     return against(f"> {MOST}", hits / trials, interval, MOST, f"of {trials} {detail}", "cells")
 
 

@@ -89,7 +89,7 @@ def richer_is_no_worse(curves: xr.Dataset) -> Finding:
     """
     gain = _advantage(curves, -1)
     if not np.isfinite(gain).any():
-        return Finding("≥ 0", math.nan, NOTHING, UNDETERMINED, "no γ above 3 trains")
+        return Finding("≥ 0", math.nan, NOTHING, UNDETERMINED, "no γ above 3 trains", "a larger T")
     best = int(np.argmax(np.nan_to_num(known_mean(gain, 1), nan=-np.inf)))
     mean, interval = mean_interval(gain[best])
     gamma = curves["gamma"].values[curves["gamma"].values > 3][best]
@@ -177,7 +177,8 @@ def _lead(landscape: xr.Dataset, alignment: str) -> Finding:
         if one.silent.determined and 0 < one.silent.lead < math.inf:
             leads.setdefault(one.gamma, []).append(math.log(one.silent.lead))
     if len(leads) < 3:
-        return Finding("> 1", math.nan, NOTHING, UNDETERMINED, f"the alignment rises by 0.02 at {len(leads)} γ only")
+        detail = f"the alignment rises by 0.02 at {len(leads)} γ only"
+        return Finding("> 1", math.nan, NOTHING, UNDETERMINED, detail, "3 γ, by longer runs")
     mean, interval = mean_interval([np.mean(values) for values in leads.values()])
     found = (math.exp(interval[0]), math.exp(interval[1]))
     detail = f"time at which the loss is half-way over that of the alignment, {len(leads)} γ ≥ 10"
@@ -188,7 +189,7 @@ def plateau_in_tau(landscape: xr.Dataset) -> Finding:
     """Supported when the 95 % interval of d ln τ_exit / d ln γ over γ ≥ 10² holds 0, what the toy has for L > 2."""
     known = [one for one in plateaus(landscape, 1e2) if one.exit.determined and one.exit.tau > 0]
     if not known:
-        return Finding("0", math.nan, NOTHING, UNDETERMINED, "no run leaves its plateau")
+        return Finding("0", math.nan, NOTHING, UNDETERMINED, "no run leaves its plateau", "longer runs")
     fit = fit_power_law(
         [one.gamma for one in known], [one.exit.tau for one in known], seed=[one.seed for one in known], predicted=0.0
     )
@@ -226,7 +227,7 @@ def outputs_collapse(landscape: xr.Dataset) -> Finding:
     """
     exits = [one.exit.tau for one in plateaus(landscape, 1e2) if one.exit.determined]
     if len(exits) < 2:
-        return Finding("≫ 1", math.nan, NOTHING, UNDETERMINED, "no plateau is left")
+        return Finding("≫ 1", math.nan, NOTHING, UNDETERMINED, "no plateau is left", "longer runs")
     return _collapse(landscape, "raw", (0.0, min(exits)))
 
 
@@ -246,7 +247,7 @@ def _collapse(landscape: xr.Dataset, what: str, window: tuple[float, float] | No
     gamma = landscape["gamma"].values
     chosen = np.nonzero(gamma >= 1e2)[0]
     if len(chosen) < 2:
-        return Finding("≫ 1", math.nan, NOTHING, UNDETERMINED, "fewer than two γ from 100 on")
+        return Finding("≫ 1", math.nan, NOTHING, UNDETERMINED, "fewer than two γ from 100 on", "two of them")
     for seed in range(landscape.sizes["seed"]):
         curves = landscape[what].isel(seed=seed, gamma=chosen).values
         found = curve_collapse(
@@ -257,7 +258,7 @@ def _collapse(landscape: xr.Dataset, what: str, window: tuple[float, float] | No
             gain = np.log((found.pairs["median_before"] / found.pairs["median"]).to_numpy())
             gains.append(_by_run(found.pairs, gain, gamma[chosen]))
     if not gains:
-        return Finding("≫ 1", math.nan, NOTHING, UNDETERMINED, "no τ in common")
+        return Finding("≫ 1", math.nan, NOTHING, UNDETERMINED, "no τ in common", "longer runs")
     mean, interval = mean_interval(np.mean(gains, axis=0))
     ends = (math.exp(interval[0]), math.exp(interval[1]))
     return against("≫ 1", math.exp(mean), ends, 2.0, "distance at equal t over that at equal τ", "γ")

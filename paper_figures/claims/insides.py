@@ -69,7 +69,9 @@ def lazy_outliers(matrix: str) -> Callable[[xr.Dataset], Finding]:
         classes = int(spectra.attrs["classes"])
         counts = [found.count for found in map(spectral_outliers, spectra[matrix].values) if found.determined]
         if not counts:
-            return Finding(f"{classes} outliers", math.nan, NOTHING, UNDETERMINED, "no spectrum allows a count")
+            return Finding(
+                f"{classes} outliers", math.nan, NOTHING, UNDETERMINED, "no spectrum allows a count", "more eigenvalues"
+            )
         hits = sum(count == classes for count in counts)
         interval = share_interval(hits, len(counts))
         detail = f"share of {len(counts)} seeds with {classes} outliers, γ = {spectra.attrs['gamma']:.3g}, width "

@@ -201,12 +201,12 @@ def bump(plane: Plane) -> Finding:
     try:
         windows = [default_window(regime=r, gamma_range=ends, boundary="eta_crit", **what) for r in ("lazy", "rich")]
     except InputError as error:
-        return Finding("0 (toy)", math.nan, (math.nan, math.nan), UNDETERMINED, str(error))
+        return Finding("0 (toy)", math.nan, (math.nan, math.nan), UNDETERMINED, str(error), "that γ on the grid")
     lazy, rich = ((w.low, w.high) for w in windows)
     found = measure_bump(points.gamma, points.eta, seed=points.seed, lazy_window=lazy, rich_window=rich,
                          depth=int(what["depth"]))  # fmt: skip
     if not found.determined:
-        return Finding("0 (toy)", math.nan, (math.nan, math.nan), UNDETERMINED, found.status)
+        return Finding("0 (toy)", math.nan, (math.nan, math.nan), UNDETERMINED, found.status, "more γ on the grid")
     step = float(np.log10(points.eta_high / points.eta_low).max()) / 2
     interval = (found.height - step, found.height + step)
     detail = f"decades above the law at γ = {found.peak_gamma:.2g}, read off the grid"
