@@ -21,9 +21,12 @@ import pandas as pd
 from PIL import Image
 
 from paper_figures.appendix import APPENDIX
+from paper_figures.appendix_degree import slopes_figure
+from paper_figures.claims import committed_tables
 from paper_figures.figures import EVERY, FIGURES, RUNTIMES
 from paper_figures.ledger import NOT_SUPPORTED, SUPPORTED, UNDETERMINED, VERDICTS, measured
 from paper_figures.reproduction import reproduction
+from paper_figures.style import house_style
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "paper_figures" / "results"
@@ -54,6 +57,18 @@ def save_small(source: Path, target: Path) -> None:
         if buffer.tell() <= LARGEST:
             break
     target.write_bytes(buffer.getvalue())
+
+
+def save_slopes(target: Path) -> None:
+    """Write the picture of every architecture that the committed campaigns have.
+
+    Args:
+        target: PNG file of the page.
+    """
+    tables = committed_tables()
+    if tables is not None:
+        with house_style():
+            slopes_figure(tables).savefig(target, metadata={"Software": None})
 
 
 def keep(folder: Path, again: Path | None) -> Path:
@@ -189,3 +204,4 @@ if __name__ == "__main__":
     runs = [Path(argument) for argument in sys.argv[1:]]
     keep(runs[0], runs[1] if len(runs) > 1 else None)
     (DOCS / "figures.md").write_text(page(*runs), encoding="utf-8")
+    save_slopes(DOCS / "images" / "slopes.png")
