@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from empirical.experiments.analysis import apex_slope, budget_slopes
 from paper_figures.axes import log_ticks, power_of_ten
-from paper_figures.family_panels import draw_family, member_colours
+from paper_figures.family_panels import TOY, draw_family, member_colours
 from paper_figures.overlay import slope_label
 from paper_figures.style import BOUNDARY_COLOURS, INK, QUIET, THEORY, gamma_colour, house_style, panel
 from theory import ToyModel
@@ -44,6 +44,7 @@ def draw_lower(ax: Axes, lower: pd.DataFrame, depth: int) -> None:
     fine = np.geomspace(lower["gamma"].min(), lower["gamma"].max(), 200)
     crit = ToyModel(loss="mse").boundary("eta_crit").numeric(gamma=fine, depth=depth)
     ax.plot(fine, crit, color=BOUNDARY_COLOURS["eta_crit"], lw=1.2, label=r"exact $\eta_{\mathrm{crit}}$")
+    ax.plot([], [], **TOY, label=r"exact $\eta_{\mathrm{min}}$")
     for member, colour in colours.items():
         ax.plot([], [], "o", color=colour, ms=4.5, label=f"${member}$")
     ax.legend(loc="lower right", fontsize=7.5)

@@ -27,7 +27,7 @@ of the toy's exact η_crit(γ), the same rungs at every γ. Solid: runs that tra
 dashed: runs that do not come back. Height of the highest catapult against γ: slope {{ m("catapult-height") }}; share
 of catapults among the runs that train at γ ≥ 10: {{ m("catapult-rich") }}.\
 """
-SHOWN = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 1e3)
+SHOWN = (1e-2, 1e-1, 1.0, 10.0, 1e2, 1e3)
 SHOWN_STEPS = 100
 CAME_BACK = (Outcome.TRAINED, Outcome.CATAPULT)
 TOP = 1e8

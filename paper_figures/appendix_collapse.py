@@ -1,17 +1,19 @@
 """Appendix: raw outputs of large γ collapse in rescaled time.
 
-a, b) The norm of F − F₀ on test examples against t and against τ = ηt/γ. c) The distance of neighbouring γ, median over
-time, before and after.
+a, b) The norm of F − F₀ on test examples against t and against τ = ηt/γ. c) The distance from the smallest γ, median
+over time, before and after.
 """
 
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
+from numpy.typing import NDArray
 
 from empirical.experiments.analysis import plateaus
 from empirical.phenomena.collapse import CurveCollapse, curve_collapse
@@ -21,9 +23,9 @@ NAME, TITLE = "appendix-collapse", "Raw outputs collapse in rescaled time"
 CAPTION = """\
 **Collapse in rescaled time** ({{ mse.arch }}s, squared error). a) Root-mean-square raw output F − F₀ on test examples
 against t, γ ≥ 100, one seed; b) the same against τ = ηt/γ; dotted: where the first of them has lost a tenth of its
-loss, up to where theory has one curve. c) Distance of the raw outputs of neighbouring γ, relative to the smaller,
-median over that time, mean over seeds: at equal t, and at equal τ. They are {{ m("tau-collapse") }} times nearer
-at equal τ.\
+loss, up to where theory has one curve. c) Distance of the raw outputs from those of the smallest γ shown, relative to
+the smaller, median over that time, mean over seeds: at equal t, and at equal τ. Over all pairs they are
+{{ m("tau-collapse") }} times nearer at equal τ.\
 """
 LEAST = 1e2
 
@@ -47,10 +49,13 @@ def collapses(landscape: xr.Dataset) -> list[CurveCollapse]:
         landscape: as ``run_landscape`` gives it.
 
     Returns:
-        One a seed; undetermined ones left out.
+        One a seed; undetermined ones left out, and none where fewer than two γ are large.
     """
     gamma = landscape["gamma"].values
-    chosen, out = np.nonzero(gamma >= LEAST)[0], []
+    chosen = np.nonzero(gamma >= LEAST)[0]
+    out: list[CurveCollapse] = []
+    if len(chosen) < 2:
+        return out
     for seed in range(landscape.sizes["seed"]):
         raw = landscape["raw"].isel(seed=seed, gamma=chosen).values
         found = curve_collapse(
@@ -81,23 +86,41 @@ def draw_outputs(ax: Axes, landscape: xr.Dataset, *, rescaled: bool) -> None:
         ax.axvline(collapse_end(landscape), color=INK, lw=1.0, ls=DOTTED)
 
 
+def from_smallest(pairs: pd.DataFrame) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """The pairs of the smallest γ.
+
+    Args:
+        pairs: of a ``CurveCollapse``.
+
+    Returns:
+        Which rows they are, and the other γ of each, ascending.
+    """
+    first, second = pairs["gamma_a"].to_numpy(), pairs["gamma_b"].to_numpy()
+    rows = np.nonzero(first == first.min())[0]
+    rows = rows[np.argsort(second[rows])]
+    return rows, second[rows]
+
+
 def draw_distances(ax: Axes, found: list[CurveCollapse]) -> None:
-    """Distances of neighbours in γ, before and after.
+    """Distances from the smallest γ, before and after.
 
     Args:
         ax: the axes.
         found: as ``collapses`` gives them.
     """
     if found:
-        pairs = found[0].pairs
-        first = pairs.groupby("gamma_a").head(1).index  # the next γ comes first among the pairs of each
-        middle = np.sqrt(pairs["gamma_a"].to_numpy() * pairs["gamma_b"].to_numpy())[first]
+        first, others = from_smallest(found[0].pairs)
         looks = (("median_before", "o", QUIET, "at equal $t$"), ("median", "D", INK, r"at equal $\tau$"))
         for column, mark, colour, label in looks:
             mean = np.mean([one.pairs[column].to_numpy()[first] for one in found], axis=0)
-            ax.plot(middle, mean, marker=mark, ms=5, mec="white", color=colour, label=label)
+            ax.plot(others, mean, marker=mark, ms=5, mec="white", color=colour, label=label)
         ax.legend(loc="best")
-    ax.set(xscale="log", yscale="log", xlabel=r"$\gamma$ (between the two)", ylabel="relative distance of raw outputs")
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel=r"feature-learning strength $\gamma$",
+        ylabel="relative distance of raw outputs",
+    )
     ax.set_xlim(LEAST / 2, 2 * float(GAMMA_NORM.vmax or LEAST))
     ax.xaxis.set_minor_formatter(NullFormatter())
 
@@ -119,5 +142,5 @@ def figure(landscape: xr.Dataset) -> Figure:
         panel(axes[1], "b", r"after: against $\tau$")
         gamma_bar(fig, axes[1])
         draw_distances(axes[2], collapses(landscape))
-        panel(axes[2], "c", r"distance of neighbouring $\gamma$")
+        panel(axes[2], "c", r"distance from the smallest $\gamma$")
     return fig

@@ -58,7 +58,7 @@ def draw_losses(ax: Axes, curves: xr.Dataset, laws: dict[float, LossPowerLaw]) -
     start, highest = float(mean.isel(step=0).mean()), float(mean.max())
     if highest > HIGHEST * start:  # a catapult at the chosen learning rate would flatten everything else
         ax.set_ylim(0.8 * float(mean.min()), HIGHEST * start)
-        note = f"off scale: a catapult of {highest / start:.2g} " + r"$\mathcal{L}_0$"
+        note = f"off scale: a catapult\nof {highest / start:.2g} " + r"$\mathcal{L}_0$"
         ax.text(0.98, 0.98, note, transform=ax.transAxes, ha="right", va="top", fontsize=8, color=QUIET,
                 bbox=PLATE, zorder=7)  # fmt: skip
     ax.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
@@ -82,12 +82,12 @@ def draw_accuracies(ax: Axes, curves: xr.Dataset) -> None:
         spread = [mean - values.min("seed").values, values.max("seed").values - mean]
         label = f"$T={int(budget)}$"
         ax.errorbar(gamma, mean, yerr=spread, color=colour, marker="o", ms=3.5, lw=1.3, capsize=1.5, label=label)
-    ax.axvline(1.0, color=QUIET, lw=0.8, dashes=(2, 2))
     ax.set(xscale="log", xlabel=r"feature-learning strength $\gamma$", ylabel="test accuracy")
     log_ticks(ax.xaxis)
     low, high = ax.get_ylim()
-    ax.set_ylim(low - 0.18 * (high - low), high)  # room for the legend
-    ax.legend(loc="lower center", ncols=len(budgets), title=f"{curves.sizes['seed']} seeds")
+    ax.plot([1.0, 1.0], [low, high], color=QUIET, lw=0.8, dashes=(2, 2), zorder=0)
+    ax.set_ylim(low - 0.14 * (high - low), high)  # room for the legend
+    ax.legend(loc="lower center", ncols=len(budgets))
 
 
 def figure(curves: xr.Dataset, laws: dict[float, LossPowerLaw]) -> Figure:
@@ -108,5 +108,5 @@ def figure(curves: xr.Dataset, laws: dict[float, LossPowerLaw]) -> Figure:
         panel(axes[0], "a", f"{str(what['arch']).upper()}, {loss}")
         gamma_bar(fig, axes[0])
         draw_accuracies(axes[1], curves)
-        panel(axes[1], "b", "accuracy at budget $T$")
+        panel(axes[1], "b", f"accuracy at budget $T$, {curves.sizes['seed']} seeds")
     return fig

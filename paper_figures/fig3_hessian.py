@@ -80,8 +80,8 @@ def draw_sharpness(ax: Axes, landscape: xr.Dataset) -> None:
         edge = run["eigenvalue"].isel(rank=0).mean("seed") * float(run["eta"]) / 2
         ax.plot(steps, edge, color=gamma_colour(float(gamma)), marker="o", ms=3)
     ax.axhline(1, **THEORY)
-    ax.annotate("edge of stability", (0.98, 1), xycoords=("axes fraction", "data"), xytext=(0, -10),
-                textcoords="offset points", fontsize=8, ha="right")  # fmt: skip
+    ax.annotate("edge of stability", (0.02, 1), xycoords=("axes fraction", "data"), xytext=(0, -10),
+                textcoords="offset points", fontsize=8)  # fmt: skip
     ax.set(xscale="log", yscale="log", xlabel="step $t+1$", ylabel=r"$\eta\,\lambda_{\max}/2$")
 
 

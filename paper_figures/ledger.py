@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from simulate import ScalingFit
+from simulate.scaling import LEAST_GAMMAS, WIDEST_HALF_WIDTH
 
 SUPPORTED, NOT_SUPPORTED, UNDETERMINED = "supported", "not supported", "undetermined"
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, UNDETERMINED)
@@ -31,6 +32,9 @@ COLUMNS = (
 )
 PAPER = "arXiv:2410.04642"
 """The source of the claims that are the paper's."""
+
+FROM_CAMPAIGN = "campaign "
+"""How the detail begins of a finding that is not from this run but from a campaign; then its name and a colon."""
 
 NOTHING = (math.nan, math.nan)
 """The interval of what has none."""
@@ -48,6 +52,7 @@ class Finding:
         interval: its 95 % interval.
         verdict: one of ``VERDICTS``.
         detail: what the number is, or why there is no verdict.
+        needs: what would decide it; shown where the verdict is ``undetermined``.
     """
 
     predicted: str
@@ -55,6 +60,12 @@ class Finding:
     interval: tuple[float, float]
     verdict: str
     detail: str = ""
+    needs: str = ""
+
+    @property
+    def whole_detail(self) -> str:
+        """The detail; of an undetermined finding also what would decide it."""
+        return f"{self.detail}; needs {self.needs}" if self.verdict == UNDETERMINED and self.needs else self.detail
 
 
 class Evidence(Protocol):
@@ -75,6 +86,7 @@ class Claim:
         figure: which figure's experiments bear on it.
         needs: names of the data that the judge takes, in order.
         judge: from these data to a finding.
+        also: names of data that the judge takes after these, ``None`` for those that are not there.
     """
 
     id: str
@@ -83,6 +95,7 @@ class Claim:
     figure: str
     needs: tuple[str, ...]
     judge: Callable[..., Finding]
+    also: tuple[str, ...] = ()
 
     @property
     def rule(self) -> str:
@@ -101,7 +114,7 @@ class Claim:
         """
         made = command.format(figure=self.figure)
         if all(name in data for name in self.needs):
-            finding = self.judge(*(data[name] for name in self.needs))
+            finding = self.judge(*(data[name] for name in self.needs), *(data.get(name) for name in self.also))
         else:
             nan = float("nan")
             finding = Finding("", nan, (nan, nan), UNDETERMINED, f"not computed in this run: {made}")
@@ -114,7 +127,7 @@ class Claim:
             "ci_low": finding.interval[0],
             "ci_high": finding.interval[1],
             "verdict": finding.verdict,
-            "detail": finding.detail,
+            "detail": finding.whole_detail,
             "figure": self.figure,
             "command": made,
             "rule": self.rule,
@@ -132,7 +145,8 @@ def of_fit(fit: ScalingFit | None, *, symbol: str = "") -> Finding:
         The finding.
     """
     if fit is None:
-        return Finding(symbol, math.nan, (math.nan, math.nan), UNDETERMINED, "no point in the fit window")
+        needs = "a wider range of γ or a larger T, which open the window that theory leaves"
+        return Finding(symbol, math.nan, NOTHING, UNDETERMINED, "no point in the fit window", needs)
     words = {"consistent": SUPPORTED, "inconsistent": NOT_SUPPORTED, "undetermined": UNDETERMINED}
     law = fit.predicted_window
     predicted = f"{symbol} = {fit.predicted:.3g}" if symbol else f"{fit.predicted:.3g}"
@@ -140,7 +154,58 @@ def of_fit(fit: ScalingFit | None, *, symbol: str = "") -> Finding:
         predicted += f" ({law:.3g} on the window)"
     detail = f"slope over γ in [{fit.window[0]:.3g}, {fit.window[1]:.3g}], {fit.n_points} points at {fit.n_gamma} γ"
     detail += f": {fit.explanation}" if fit.explanation else ""
-    return Finding(predicted, fit.exponent, fit.interval, words[fit.verdict], detail)
+    return Finding(predicted, fit.exponent, fit.interval, words[fit.verdict], detail, fit_needs(fit))
+
+
+def fit_needs(fit: ScalingFit) -> str:
+    """What would decide an undetermined fit.
+
+    Args:
+        fit: the fit.
+
+    Returns:
+        In words. A half-width falls with the root of the number of γ and in proportion to the window's length.
+    """
+    if fit.n_gamma < LEAST_GAMMAS or not math.isfinite(fit.half_width):
+        return f"at least {LEAST_GAMMAS} γ in the window"
+    ratio = fit.half_width / WIDEST_HALF_WIDTH
+    return f"about {times(ratio**2)} as many γ in the window, or a window {times(ratio)} as long in ln γ"
+
+
+def times(factor: float) -> str:
+    """A factor, rounded up, in words.
+
+    Args:
+        factor: any.
+
+    Returns:
+        Such as ``3 times`` or ``1.5 times``.
+    """
+    tenths = math.ceil(10 * factor - 1e-6)  # what rounding adds is no reason to ask for more
+    rounded = tenths / 10 if factor < 3 else math.ceil(factor - 1e-6)
+    return f"{rounded:g} times"
+
+
+def against(
+    predicted: str, value: float, interval: tuple[float, float], threshold: float, detail: str, unit: str = "seeds"
+) -> Finding:
+    """A finding on "more than a threshold", as ``above`` judges it.
+
+    Args:
+        predicted: as text.
+        value: the number.
+        interval: of the number.
+        threshold: what it is held against.
+        detail: what the number is.
+        unit: what the interval is over, of which an undetermined finding needs more.
+
+    Returns:
+        The finding. What it needs rests on a half-width that falls with the root of the number of units, and on a value
+        that stays.
+    """
+    half, gap = (interval[1] - interval[0]) / 2, abs(value - threshold)
+    more = times((half / gap) ** 2) + " as many" if gap > 0 and math.isfinite(half) else "more"
+    return Finding(predicted, value, interval, above(interval, threshold), detail, f"about {more} {unit}")
 
 
 def mean_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
@@ -245,12 +310,14 @@ def measured(row: pd.Series) -> str:
         row: of the ledger.
 
     Returns:
-        Such as ``0.67 [0.60, 0.74]``.
+        Such as ``0.67 [0.60, 0.74]``, and which campaign it is from where it is from one.
     """
     if not np.isfinite(row["measured"]):
         return "not determined"
-    ends = f"[{number(row['ci_low'])}, {number(row['ci_high'])}]"
-    return number(row["measured"]) + (f" {ends}" if np.isfinite(row["ci_low"]) else "")
+    text, detail = number(row["measured"]), str(row.get("detail", ""))
+    if np.isfinite(row["ci_low"]):
+        text += f" [{number(row['ci_low'])}, {number(row['ci_high'])}]"
+    return text + (f" ({detail.split(':')[0]})" if detail.startswith(FROM_CAMPAIGN) else "")
 
 
 def to_csv(ledger: pd.DataFrame) -> str:

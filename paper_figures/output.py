@@ -66,6 +66,7 @@ def save_figure(store: RunDirectory, name: str, figure: Figure, provenance: Prov
         for suffix in ("png", "svg", "pdf"):
             write = partial(figure.savefig, metadata=provenance.metadata(suffix))
             out.append(store.write_with(f"{name}.{suffix}", write))
+            figure.set_layout_engine("none")  # one layout for all three, found once: it is most of the time
     plt.close(figure)
     return out
 

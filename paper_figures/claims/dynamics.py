@@ -20,12 +20,16 @@ from paper_figures.ledger import (
     Claim,
     Finding,
     above,
+    against,
+    fit_needs,
     known_mean,
     mean_interval,
     of_fit,
     share_interval,
 )
 from simulate import Outcome, fit_power_law
+
+LONGER = "more seeds, which smooth the curve, and a larger T, where the last decade is past the drop"
 
 
 def _law(curves: xr.Dataset, place: int) -> Finding:
@@ -34,8 +38,8 @@ def _law(curves: xr.Dataset, place: int) -> Finding:
     detail = f"exponent of the online loss at γ = {gamma:.3g}, t in [{law.window[0]:.3g}, {law.window[1]:.3g}]"
     detail += f", r² = {law.r2:.3f}"
     if not law.determined:
-        return Finding("a power law", law.exponent, law.interval, UNDETERMINED, f"{detail}; {law.status}")
-    return Finding("a power law", law.exponent, law.interval, above(law.interval, 0.0), detail)
+        return Finding("a power law", law.exponent, law.interval, UNDETERMINED, f"{detail}; {law.status}", LONGER)
+    return against("a power law", law.exponent, law.interval, 0.0, detail)
 
 
 def lazy_power_law(curves: xr.Dataset) -> Finding:
@@ -66,7 +70,7 @@ def power_laws_differ(curves: xr.Dataset) -> Finding:
         verdict = UNDETERMINED
     else:
         verdict = SUPPORTED if rich.interval[0] > lazy.interval[1] else NOT_SUPPORTED
-    return Finding("> 0", difference, interval, verdict, "rich exponent less lazy exponent")
+    return Finding("> 0", difference, interval, verdict, "rich exponent less lazy exponent", f"both: {LONGER}")
 
 
 def _advantage(curves: xr.Dataset, budget: int) -> np.ndarray:
@@ -85,12 +89,12 @@ def richer_is_no_worse(curves: xr.Dataset) -> Finding:
     """
     gain = _advantage(curves, -1)
     if not np.isfinite(gain).any():
-        return Finding("≥ 0", math.nan, NOTHING, UNDETERMINED, "no γ above 3 trains")
+        return Finding("≥ 0", math.nan, NOTHING, UNDETERMINED, "no γ above 3 trains", "a larger T")
     best = int(np.argmax(np.nan_to_num(known_mean(gain, 1), nan=-np.inf)))
     mean, interval = mean_interval(gain[best])
     gamma = curves["gamma"].values[curves["gamma"].values > 3][best]
     detail = f"accuracy at γ = {gamma:.3g} less that at γ = 1, T = {int(curves['budget'][-1])}"
-    return Finding("≥ 0", mean, interval, above(interval, -0.01), detail)
+    return against("≥ 0", mean, interval, -0.01, detail)
 
 
 def budget_helps_rich(curves: xr.Dataset) -> Finding:
@@ -99,7 +103,7 @@ def budget_helps_rich(curves: xr.Dataset) -> Finding:
     mean, interval = mean_interval(change)
     largest = float(curves["gamma"][-1])
     detail = f"change of accuracy at γ = {largest:.3g} less that at γ = 1, from the smallest budget to the largest"
-    return Finding("> 0", mean, interval, above(interval, 0.0), detail)
+    return against("> 0", mean, interval, 0.0, detail)
 
 
 def catapults_grow(catapults: xr.Dataset) -> Finding:
@@ -114,9 +118,9 @@ def catapults_grow(catapults: xr.Dataset) -> Finding:
     low, high = fit.interval
     detail = of_fit(fit).detail
     if not np.isfinite(low):
-        return Finding("< 0", fit.exponent, fit.interval, UNDETERMINED, detail)
+        return Finding("< 0", fit.exponent, fit.interval, UNDETERMINED, detail, fit_needs(fit))
     verdict = SUPPORTED if high < 0 else NOT_SUPPORTED if low > 0 else UNDETERMINED
-    return Finding("< 0", fit.exponent, fit.interval, verdict, detail)
+    return Finding("< 0", fit.exponent, fit.interval, verdict, detail, "more seeds and γ")
 
 
 def catapults_as_two_layers(catapults: xr.Dataset) -> Finding:
@@ -131,7 +135,9 @@ def catapults_as_two_layers(catapults: xr.Dataset) -> Finding:
     found = of_fit(fit)
     low, high = fit.interval
     away = np.isfinite(low) and not low <= -2 <= high
-    return Finding("−2", fit.exponent, fit.interval, NOT_SUPPORTED if away else found.verdict, found.detail)
+    return Finding(
+        "−2", fit.exponent, fit.interval, NOT_SUPPORTED if away else found.verdict, found.detail, found.needs
+    )
 
 
 FEW = 0.05
@@ -151,7 +157,8 @@ def no_rich_catapults(catapults: xr.Dataset) -> Finding:
     interval = share_interval(hits, hits + trains)
     share = hits / (hits + trains) if hits + trains else math.nan
     verdict = {SUPPORTED: NOT_SUPPORTED, NOT_SUPPORTED: SUPPORTED}.get(above(interval, FEW), UNDETERMINED)
-    return Finding("0", share, interval, verdict, f"share of catapults among {hits + trains} runs that train at γ ≥ 10")
+    detail = f"share of catapults among {hits + trains} runs that train at γ ≥ 10"
+    return Finding("0", share, interval, verdict, detail, "more seeds")
 
 
 def alignment_first(landscape: xr.Dataset) -> Finding:
@@ -170,24 +177,25 @@ def _lead(landscape: xr.Dataset, alignment: str) -> Finding:
         if one.silent.determined and 0 < one.silent.lead < math.inf:
             leads.setdefault(one.gamma, []).append(math.log(one.silent.lead))
     if len(leads) < 3:
-        return Finding("> 1", math.nan, NOTHING, UNDETERMINED, f"the alignment rises by 0.02 at {len(leads)} γ only")
+        detail = f"the alignment rises by 0.02 at {len(leads)} γ only"
+        return Finding("> 1", math.nan, NOTHING, UNDETERMINED, detail, "3 γ, by longer runs")
     mean, interval = mean_interval([np.mean(values) for values in leads.values()])
     found = (math.exp(interval[0]), math.exp(interval[1]))
     detail = f"time at which the loss is half-way over that of the alignment, {len(leads)} γ ≥ 10"
-    return Finding("> 1", math.exp(mean), found, above(found, 1.0), detail)
+    return against("> 1", math.exp(mean), found, 1.0, detail, "γ")
 
 
 def plateau_in_tau(landscape: xr.Dataset) -> Finding:
     """Supported when the 95 % interval of d ln τ_exit / d ln γ over γ ≥ 10² holds 0, what the toy has for L > 2."""
     known = [one for one in plateaus(landscape, 1e2) if one.exit.determined and one.exit.tau > 0]
     if not known:
-        return Finding("0", math.nan, NOTHING, UNDETERMINED, "no run leaves its plateau")
+        return Finding("0", math.nan, NOTHING, UNDETERMINED, "no run leaves its plateau", "longer runs")
     fit = fit_power_law(
         [one.gamma for one in known], [one.exit.tau for one in known], seed=[one.seed for one in known], predicted=0.0
     )
     found = of_fit(fit)
     detail = "slope of the τ at which a tenth of the loss is gone; " + found.detail
-    return Finding("0", found.measured, found.interval, found.verdict, detail)
+    return Finding("0", found.measured, found.interval, found.verdict, detail, found.needs)
 
 
 def staircases(landscape: xr.Dataset) -> Finding:
@@ -203,7 +211,9 @@ def staircases(landscape: xr.Dataset) -> Finding:
     share = several / len(counts) if counts else math.nan
     verdict = SUPPORTED if several else NOT_SUPPORTED if len(counts) >= 6 else UNDETERMINED
     detail = f"share of runs with two steps or more, of {len(counts)} at γ ≥ 10"
-    return Finding("> 0 (sometimes)", share, share_interval(several, len(counts)), verdict, detail)
+    return Finding(
+        "> 0 (sometimes)", share, share_interval(several, len(counts)), verdict, detail, "six curves or more"
+    )
 
 
 def outputs_collapse(landscape: xr.Dataset) -> Finding:
@@ -217,7 +227,7 @@ def outputs_collapse(landscape: xr.Dataset) -> Finding:
     """
     exits = [one.exit.tau for one in plateaus(landscape, 1e2) if one.exit.determined]
     if len(exits) < 2:
-        return Finding("≫ 1", math.nan, NOTHING, UNDETERMINED, "no plateau is left")
+        return Finding("≫ 1", math.nan, NOTHING, UNDETERMINED, "no plateau is left", "longer runs")
     return _collapse(landscape, "raw", (0.0, min(exits)))
 
 
@@ -237,7 +247,7 @@ def _collapse(landscape: xr.Dataset, what: str, window: tuple[float, float] | No
     gamma = landscape["gamma"].values
     chosen = np.nonzero(gamma >= 1e2)[0]
     if len(chosen) < 2:
-        return Finding("≫ 1", math.nan, NOTHING, UNDETERMINED, "fewer than two γ from 100 on")
+        return Finding("≫ 1", math.nan, NOTHING, UNDETERMINED, "fewer than two γ from 100 on", "two of them")
     for seed in range(landscape.sizes["seed"]):
         curves = landscape[what].isel(seed=seed, gamma=chosen).values
         found = curve_collapse(
@@ -248,10 +258,10 @@ def _collapse(landscape: xr.Dataset, what: str, window: tuple[float, float] | No
             gain = np.log((found.pairs["median_before"] / found.pairs["median"]).to_numpy())
             gains.append(_by_run(found.pairs, gain, gamma[chosen]))
     if not gains:
-        return Finding("≫ 1", math.nan, NOTHING, UNDETERMINED, "no τ in common")
+        return Finding("≫ 1", math.nan, NOTHING, UNDETERMINED, "no τ in common", "longer runs")
     mean, interval = mean_interval(np.mean(gains, axis=0))
     ends = (math.exp(interval[0]), math.exp(interval[1]))
-    return Finding("≫ 1", math.exp(mean), ends, above(ends, 2.0), "distance at equal t over that at equal τ")
+    return against("≫ 1", math.exp(mean), ends, 2.0, "distance at equal t over that at equal τ", "γ")
 
 
 def _by_run(pairs: pd.DataFrame, gain: np.ndarray, gamma: np.ndarray) -> np.ndarray:

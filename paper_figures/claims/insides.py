@@ -20,6 +20,7 @@ from paper_figures.ledger import (
     Claim,
     Finding,
     above,
+    against,
     known_mean,
     mean_interval,
     of_fit,
@@ -68,13 +69,15 @@ def lazy_outliers(matrix: str) -> Callable[[xr.Dataset], Finding]:
         classes = int(spectra.attrs["classes"])
         counts = [found.count for found in map(spectral_outliers, spectra[matrix].values) if found.determined]
         if not counts:
-            return Finding(f"{classes} outliers", math.nan, NOTHING, UNDETERMINED, "no spectrum allows a count")
+            return Finding(
+                f"{classes} outliers", math.nan, NOTHING, UNDETERMINED, "no spectrum allows a count", "more eigenvalues"
+            )
         hits = sum(count == classes for count in counts)
         interval = share_interval(hits, len(counts))
         detail = f"share of {len(counts)} seeds with {classes} outliers, γ = {spectra.attrs['gamma']:.3g}, width "
         detail += f"{spectra.attrs['width']}, {spectra.attrs['examples']} examples; counts: "
         detail += ", ".join(str(count) for count in sorted(counts))
-        return Finding(f"{classes} outliers", hits / len(counts), interval, above(interval, 0.5), detail)
+        return against(f"{classes} outliers", hits / len(counts), interval, 0.5, detail)
 
     return judge
 
@@ -85,7 +88,7 @@ def lazy_constant(landscape: xr.Dataset) -> Finding:
     first, last = (some["eigenvalue"].isel(spectrum_step=i, rank=0).values for i in (0, -1))
     mean, interval = mean_interval(np.mean(np.abs(last / first - 1), axis=-1))
     verdict = {SUPPORTED: NOT_SUPPORTED, NOT_SUPPORTED: SUPPORTED}.get(above(interval, CONSTANT), UNDETERMINED)
-    return Finding("0", mean, interval, verdict, "relative change of λ_max from start to end, γ ≤ 0.001")
+    return Finding("0", mean, interval, verdict, "relative change of λ_max from start to end, γ ≤ 0.001", "more γ")
 
 
 def rich_grows(landscape: xr.Dataset) -> Finding:
@@ -98,7 +101,7 @@ def rich_grows(landscape: xr.Dataset) -> Finding:
     mean, interval = mean_interval(known_mean(growth, -1))
     ends = (math.exp(interval[0]), math.exp(interval[1])) if np.isfinite(mean) else NOTHING
     detail = f"eigenvalue {classes + 1} at the end over that at the start, γ ≥ 100"
-    return Finding("> 1", math.exp(mean), ends, above(ends, 1.0), detail)
+    return against("> 1", math.exp(mean), ends, 1.0, detail, "γ")
 
 
 def _pairs(landscape: xr.Dataset, chosen: np.ndarray) -> np.ndarray:
@@ -113,7 +116,7 @@ def _pairs(landscape: xr.Dataset, chosen: np.ndarray) -> np.ndarray:
 def lazy_agree(landscape: xr.Dataset) -> Finding:
     """Supported when the mean R² of outputs between lazy networks (γ ≤ 0.01, one start) is above 0.95 (95 %, seeds)."""
     mean, interval = mean_interval(_pairs(landscape, landscape["gamma"].values <= LAZY_TO))
-    return Finding("≈ 1", mean, interval, above(interval, 0.95), "mean R² of f between pairs of γ ≤ 0.01")
+    return against("≈ 1", mean, interval, 0.95, "mean R² of f between pairs of γ ≤ 0.01")
 
 
 def rich_agree(landscape: xr.Dataset) -> Finding:
@@ -125,9 +128,7 @@ def rich_agree(landscape: xr.Dataset) -> Finding:
         The finding.
     """
     mean, interval = mean_interval(_pairs(landscape, landscape["gamma"].values >= 1e2))
-    return Finding(
-        "≈ 1", mean, interval, above(interval, 0.9), "mean R² of f between pairs of γ ≥ 100, end of training"
-    )
+    return against("≈ 1", mean, interval, 0.9, "mean R² of f between pairs of γ ≥ 100, end of training")
 
 
 def lazy_differs_from_rich(landscape: xr.Dataset) -> Finding:
@@ -141,14 +142,14 @@ def lazy_differs_from_rich(landscape: xr.Dataset) -> Finding:
         within = block[~np.eye(len(block), dtype=bool)].mean()
         out.append(within - matrix[np.ix_(lazy, rich)].mean())
     mean, interval = mean_interval(out)
-    return Finding("> 0", mean, interval, above(interval, 0.0), "R² of lazy pairs less R² of lazy with rich")
+    return against("> 0", mean, interval, 0.0, "R² of lazy pairs less R² of lazy with rich")
 
 
 def alignment_grows(landscape: xr.Dataset) -> Finding:
     """Supported when the alignment at the end is larger for γ ≥ 100 than for γ ≤ 0.01 (95 %, seeds)."""
     end, gamma = landscape["alignment"].isel(step=-1).values, landscape["gamma"].values
     mean, interval = mean_interval(known_mean(end[gamma >= 1e2], 0) - known_mean(end[gamma <= LAZY_TO], 0))
-    return Finding("> 0", mean, interval, above(interval, 0.0), "mean alignment of γ ≥ 100 less that of γ ≤ 0.01")
+    return against("> 0", mean, interval, 0.0, "mean alignment of γ ≥ 100 less that of γ ≤ 0.01")
 
 
 INSIDES: tuple[Claim, ...] = (

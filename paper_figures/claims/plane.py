@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,18 @@ from empirical.experiments.analysis import apex_slope, budget_slopes
 from empirical.experiments.plane import Plane
 from empirical.phenomena.bump import measure_bump
 from empirical.trace import default_window, law_of
-from paper_figures.ledger import PAPER, UNDETERMINED, Claim, Finding, above, mean_interval, of_fit
+from paper_figures.ledger import (
+    FROM_CAMPAIGN,
+    NOT_SUPPORTED,
+    PAPER,
+    SUPPORTED,
+    UNDETERMINED,
+    Claim,
+    Finding,
+    above,
+    mean_interval,
+    of_fit,
+)
 from simulate import Outcome, PhasePortrait, fit_power_law
 from theory.errors import InputError
 
@@ -30,6 +42,58 @@ def _boundary(boundary: str, regime: str, symbol: str) -> Callable[[Plane], Find
             The finding.
         """
         return of_fit(plane.fits.get((regime, boundary)), symbol=symbol)
+
+    return judge
+
+
+def of_campaign(tables: pd.DataFrame, plane: Plane, regime: str, boundary: str, symbol: str) -> Finding | None:
+    """What the campaigns say of an exponent that a plane has too.
+
+    Args:
+        tables: as ``committed_tables`` gives them.
+        plane: says which architecture, depth and loss.
+        regime: ``lazy`` or ``rich``.
+        boundary: which boundary.
+        symbol: the predicted exponent in symbols.
+
+    Returns:
+        The finding of the narrowest determined interval among the widths that the campaigns have, or ``None``.
+    """
+    who = plane.config.training.identity()
+    wanted = {"regime": regime, "boundary": boundary, "predicted_by": "depth"}
+    wanted |= {name: who[name] for name in ("arch", "depth", "loss", "optimizer")}
+    same = tables[tables["verdict"] != "undetermined"]
+    for name, value in wanted.items():
+        same = same[same[name] == value]
+    if not len(same):
+        return None
+    row = same.iloc[int((same["ci_high"] - same["ci_low"]).to_numpy().argmin())]
+    verdict = SUPPORTED if row["verdict"] == "consistent" else NOT_SUPPORTED
+    detail = f"{FROM_CAMPAIGN}{row['campaign']}: {row['variant']}, T = {int(row['steps'])}, slope over γ in "
+    detail += f"[{row['gamma_low']:.3g}, {row['gamma_high']:.3g}], {int(row['n_points'])} points"
+    predicted = f"{symbol} = {row['predicted']:.3g} ({row['predicted_window']:.3g} on the window)"
+    return Finding(predicted, float(row["fitted"]), (float(row["ci_low"]), float(row["ci_high"])), verdict, detail)
+
+
+def _boundary_or_campaign(boundary: str, regime: str, symbol: str) -> Callable[..., Finding]:
+    def judge(plane: Plane, tables: pd.DataFrame | None = None) -> Finding:
+        """Supported when the 95 % interval of the fitted slope, brackets included, holds that of the exact toy law.
+
+        Over the same points; undetermined when its half-width is above 0.15 or there are fewer than five γ. Where that
+        leaves this run's fit undetermined, a determined fit of the campaigns on the same architecture, depth and loss
+        is judged in its place, that of the narrowest interval (written after results of the first campaign were known).
+
+        Returns:
+            The finding.
+        """
+        own = of_fit(plane.fits.get((regime, boundary)), symbol=symbol)
+        if own.verdict != UNDETERMINED or tables is None:
+            return own
+        elsewhere = of_campaign(tables, plane, regime, boundary, symbol)
+        if elsewhere is None:
+            return own
+        here = f"; here {own.measured:.3g} [{own.interval[0]:.3g}, {own.interval[1]:.3g}]"
+        return replace(elsewhere, detail=elsewhere.detail + here)
 
     return judge
 
@@ -103,7 +167,8 @@ def falls_with_budget(place: int) -> Callable[[pd.DataFrame], Finding]:
         gamma = sorted(fits)[place]
         found = of_fit(fits[gamma], symbol="−1")
         detail = f"slope over T in [{budgets['steps'].min()}, {budgets['steps'].max()}] at γ = {gamma:g}"
-        return Finding(found.predicted.replace("−1 = -1", "−1"), found.measured, found.interval, found.verdict, detail)
+        predicted, needs = found.predicted.replace("−1 = -1", "−1"), found.needs.replace("γ", "T")
+        return Finding(predicted, found.measured, found.interval, found.verdict, detail, needs)
 
     return judge
 
@@ -118,7 +183,7 @@ def apex_grows(apex: pd.DataFrame) -> Finding:
     detail += f"the networks' γ_max is {ratio:.2g} times the toy's" + (
         f": {fit.explanation}" if fit.explanation else ""
     )
-    return Finding(law, found.measured, found.interval, found.verdict, detail)
+    return Finding(law, found.measured, found.interval, found.verdict, detail, found.needs.replace("γ", "T"))
 
 
 def bump(plane: Plane) -> Finding:
@@ -136,16 +201,17 @@ def bump(plane: Plane) -> Finding:
     try:
         windows = [default_window(regime=r, gamma_range=ends, boundary="eta_crit", **what) for r in ("lazy", "rich")]
     except InputError as error:
-        return Finding("0 (toy)", math.nan, (math.nan, math.nan), UNDETERMINED, str(error))
+        return Finding("0 (toy)", math.nan, (math.nan, math.nan), UNDETERMINED, str(error), "that γ on the grid")
     lazy, rich = ((w.low, w.high) for w in windows)
     found = measure_bump(points.gamma, points.eta, seed=points.seed, lazy_window=lazy, rich_window=rich,
                          depth=int(what["depth"]))  # fmt: skip
     if not found.determined:
-        return Finding("0 (toy)", math.nan, (math.nan, math.nan), UNDETERMINED, found.status)
+        return Finding("0 (toy)", math.nan, (math.nan, math.nan), UNDETERMINED, found.status, "more γ on the grid")
     step = float(np.log10(points.eta_high / points.eta_low).max()) / 2
     interval = (found.height - step, found.height + step)
     detail = f"decades above the law at γ = {found.peak_gamma:.2g}, read off the grid"
-    return Finding("0 (toy)", found.height, interval, above(interval, 0.1), detail)
+    step_needed = "a finer grid along η"
+    return Finding("0 (toy)", found.height, interval, above(interval, 0.1), detail, step_needed)
 
 
 def _rows(plane: str, network: str, loss: str, boundaries: tuple[str, ...], powers: dict[str, tuple[str, str]]) -> list:
@@ -156,7 +222,11 @@ def _rows(plane: str, network: str, loss: str, boundaries: tuple[str, ...], powe
             name = f"{boundary.replace('_', '-')}-{regime}-{'mse' if plane == 'mse' else 'ce'}"
             statement = f"{SYMBOLS[boundary]} ∝ γ^{symbol} for {side} ({network}, {loss})"
             source = f"{PAPER}, table 1"
-            out.append(Claim(name, statement, source, "fig1", (plane,), _boundary(boundary, regime, symbol)))
+            if plane == "mse":
+                out.append(Claim(name, statement, source, "fig1", (plane,), _boundary(boundary, regime, symbol)))
+            else:
+                judge = _boundary_or_campaign(boundary, regime, symbol)
+                out.append(Claim(name, statement, source, "fig1", (plane,), judge, ("tables",)))
     for regime, symbol in (("lazy", "2"), ("rich", "2/L")):
         side = "γ ≪ 1" if regime == "lazy" else "γ ≫ 1"
         name = f"eta-star-{regime}-{'mse' if plane == 'mse' else 'ce'}"

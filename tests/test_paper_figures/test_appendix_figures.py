@@ -22,7 +22,7 @@ from empirical.experiments.families import family_fits
 from empirical.experiments.scales import SCALES
 from empirical.trace import asymptotic_exponent, exact_law
 from paper_figures.appendix import APPENDIX
-from paper_figures.appendix_collapse import collapses
+from paper_figures.appendix_collapse import collapses, from_smallest
 from paper_figures.appendix_degree import degree_rows
 from paper_figures.appendix_silent import progress
 from paper_figures.claims import CLAIMS
@@ -105,6 +105,8 @@ def make_tables(off=0.0):
                 "regime": "rich", "predicted": 2 / degree, "predicted_by": "euler_degree",
                 "predicted_window": 2 / degree, "fitted": slope, "ci_low": slope - 0.1, "ci_high": slope + 0.1,
                 "verdict": verdict, "entry": f"{arch}-{depth}-{loss}", "degree": degree,
+                "campaign": "one", "steps": 300,
+                "n_points": 18,
             })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -268,11 +270,13 @@ def test_progress_goes_from_nothing_to_the_furthest_point():
     assert np.isnan(progress(np.ones(4))).all()
 
 
-def test_neighbours_in_the_collapse_are_neighbours(make):
-    pairs = collapses(make["landscape"]())[0].pairs
-    first = pairs.groupby("gamma_a").head(1)
-    ratio = first["gamma_b"] / first["gamma_a"]
-    np.testing.assert_allclose(ratio, ratio.iloc[0], rtol=1e-9)
+def test_the_distances_shown_are_those_from_the_smallest_gamma(make):
+    landscape = make["landscape"]()
+    gamma = landscape["gamma"].values
+    rows, others = from_smallest(collapses(landscape)[0].pairs)
+    np.testing.assert_allclose(others, gamma[gamma >= 1e2][1:], rtol=1e-9)
+    assert len(rows) == len(set(rows)) == len(others)
+    assert collapses(landscape.isel(gamma=gamma < 2e2)) == []  # one large γ has no other to be compared with
 
 
 def test_rows_of_the_degree_are_rich_upper_boundaries():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,9 +13,23 @@ from scipy import stats
 
 from paper_figures.claims import CLAIMS
 from paper_figures.claims.plane import best_eta
-from paper_figures.claims.tables import committed_tables, judge_rows
-from paper_figures.ledger import COLUMNS, VERDICTS, above, judge_all, mean_interval, measured, number, to_csv, to_html
-from simulate import Outcome
+from paper_figures.claims.tables import COLUMNS, committed_tables, judge_rows, sources
+from paper_figures.ledger import (
+    COLUMNS as LEDGER_COLUMNS,
+)
+from paper_figures.ledger import (
+    VERDICTS,
+    above,
+    against,
+    judge_all,
+    mean_interval,
+    measured,
+    number,
+    of_fit,
+    to_csv,
+    to_html,
+)
+from simulate import Outcome, fit_power_law
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
 
@@ -117,7 +133,7 @@ def test_the_numbers_are_those_put_in(made):
 
 def test_missing_data_leave_a_claim_undetermined_with_the_command():
     ledger = judge_all(CLAIMS, {}, "richscape figures {figure} --scale quick")
-    assert list(ledger.columns) == list(COLUMNS)
+    assert list(ledger.columns) == list(LEDGER_COLUMNS)
     assert (ledger["verdict"] == "undetermined").all()
     assert ledger.set_index("id").loc["lazy-agree", "detail"].endswith("richscape figures fig5 --scale quick")
 
@@ -147,6 +163,7 @@ def test_the_best_learning_rate_is_found_between_grid_points(made):
 
 def test_rows_of_a_table_need_several_architectures():
     row = {"arch": "mlp", "variant": "relu", "boundary": "eta_fail", "regime": "lazy", "fitted": 2.0}
+    row |= {"predicted_window": 2.0, "entry": "mlp-3", "campaign": "one", "steps": 300}
     rows = pd.DataFrame([row | {"arch": arch, "verdict": "consistent"} for arch in ("mlp", "cnn", "vit", "resnet")])
     assert judge_rows(rows, "", 4).verdict == "supported"
     assert judge_rows(rows.head(3), "", 4).verdict == "undetermined"
@@ -160,7 +177,86 @@ def test_committed_tables_are_read(tmp_path):
     assert committed_tables(tmp_path) is None
     (tmp_path / "one").mkdir()
     pd.DataFrame({"arch": ["mlp"]}).to_csv(tmp_path / "one" / "exponents.csv", index=False)
-    assert list(committed_tables(tmp_path)["arch"]) == ["mlp"]
+    rows = committed_tables(tmp_path)
+    assert list(rows["arch"]) == ["mlp"]
+    assert list(rows["campaign"]) == ["one"]
+    assert sources(rows) == "one"  # a table of one comparison says no budget
+
+
+def make_fits(**changed):
+    """Two boundaries of one network, each held against its depth and against its degree."""
+    one = dict.fromkeys(COLUMNS) | {
+        "arch": "mlp", "variant": "relu, width 64", "depth": 4, "loss": "mse", "optimizer": "gd", "regime": "rich",
+        "fitted": 0.5, "n_points": 18, "steps": 300, "entry": "mlp-4", "verdict": "consistent",
+    }  # fmt: skip
+    rows = [
+        one | {"boundary": boundary, "predicted_by": by} | changed
+        for boundary in ("eta_crit", "eta_fail")
+        for by in ("depth", "euler_degree")
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_of_several_campaigns_the_longest_budget_counts(tmp_path):
+    """Whatever its verdict; another width is another network; of equal budgets the one of more points."""
+    tables = {
+        "a": make_fits(),
+        "b": pd.concat([make_fits(steps=3000, verdict="inconsistent"), make_fits(steps=1000)]),
+        "c": pd.concat([make_fits(steps=3000, n_points=30), make_fits(variant="relu, width 256")]),
+    }
+    for name, table in tables.items():
+        (tmp_path / name).mkdir()
+        table.to_csv(tmp_path / name / "exponents.csv", index=False)
+    rows = committed_tables(tmp_path)
+    assert list(zip(rows["campaign"], rows["steps"], rows["variant"], strict=True)) == (
+        [("c", 3000, "relu, width 64")] * 4 + [("c", 300, "relu, width 256")] * 4
+    )
+    assert sources(rows) == "c (T = 300, 3000)"
+    (tmp_path / "c" / "exponents.csv").unlink()
+    rows = committed_tables(tmp_path)
+    assert set(zip(rows["campaign"], rows["steps"], rows["verdict"], strict=True)) == {("b", 3000, "inconsistent")}
+    assert len(rows) == 4
+
+
+def test_a_fit_held_against_two_predictions_counts_once():
+    kinds = [make_fits(variant=f"relu, width {width}", campaign="one") for width in (16, 32, 64, 128)]
+    finding = BY_ID["everywhere-rich-mse"].judge(pd.concat(kinds, ignore_index=True))
+    assert finding.verdict == "supported"
+    assert "among 4 on 4 kinds of networks, from one (T = 300)" in finding.detail
+
+
+def test_cross_entropy_is_judged_from_a_campaign_only_where_this_run_decides_nothing(make):
+    claim = BY_ID["eta-max-rich-ce"]
+    sure = make["plane"]("cross-entropy", boundaries=("eta_crit", "eta_max"))
+    few = replace(sure, fits={key: replace(fit, verdict="undetermined") for key, fit in sure.fits.items()})
+    who = sure.config.training.identity()
+    row = {"depth": 3, "boundary": "eta_max", "loss": "cross-entropy", "predicted_by": "depth", "campaign": "far"}
+    row |= {"predicted": 2 / 3, "predicted_window": 0.67, "arch": who["arch"], "gamma_low": 50, "gamma_high": 1e4}
+    wide = make_fits(**row, fitted=0.6, ci_low=0.5, ci_high=0.7, verdict="consistent").iloc[:1]
+    narrow = make_fits(**row, fitted=0.5, ci_low=0.45, ci_high=0.55, verdict="inconsistent").iloc[:1]
+    tables = pd.concat([wide, narrow, make_fits(**row | {"arch": "vit"}, ci_low=0.5, ci_high=0.5)], ignore_index=True)
+    assert claim.judge(sure, tables) == claim.judge(sure, None)
+    assert claim.judge(few, None).verdict == "undetermined"
+    found = claim.judge(few, tables)
+    assert (found.verdict, found.measured) == ("not supported", 0.5)  # the narrower one, whatever it says
+    assert measured(pd.Series(vars(found) | {"ci_low": 0.45, "ci_high": 0.55})).endswith("(campaign far)")
+    assert claim.judge(few, tables[tables["arch"] == "vit"]).verdict == "undetermined"
+
+
+def test_an_undetermined_finding_says_what_it_needs():
+    """(half-width / distance)² times as many independent numbers bring the interval to the threshold."""
+    found = against("> 0", 0.1, (-0.2, 0.4), 0.0, "of what", "seeds")
+    assert found.whole_detail == "of what; needs about 9 times as many seeds"
+    assert against("> 0", 0.1, (0.05, 0.15), 0.0, "of what").whole_detail == "of what"
+    gamma = np.geomspace(1, 10, 6)
+    scatter = np.exp(0.2 * np.array([1, -1, 0.5, -0.5, 1, -1]))
+    fit = fit_power_law(gamma, gamma * scatter, predicted=1.0)
+    ratio = fit.half_width / 0.15
+    assert ratio > 1
+    said = of_fit(fit).whole_detail
+    assert f"{np.ceil(ratio**2):g} times as many γ" in said
+    assert of_fit(fit_power_law(gamma, gamma, predicted=1.0)).needs not in ("", None)
+    assert "needs" not in of_fit(fit_power_law(gamma, gamma, predicted=1.0)).whole_detail
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20))
