@@ -18,6 +18,9 @@ LEAST_ARCHITECTURES = 4
 FIGURE = "appendix-degree"
 """What shows the campaigns."""
 
+HELD_OUT = "held-out"
+"""Results of the same campaigns on other seeds: they are compared with those, and are no evidence of their own."""
+
 FIT = ["arch", "variant", "depth", "loss", "optimizer", "boundary", "regime"]
 """What is the same in two measurements of one exponent."""
 
@@ -35,18 +38,23 @@ def committed_tables(folder: Path = RESULTS) -> pd.DataFrame | None:
     """Every ``exponents.csv`` in or below a folder, each exponent from its longest budget.
 
     Args:
-        folder: where to look.
+        folder: where to look; what is below ``HELD_OUT`` there repeats other campaigns and is left out.
 
     Returns:
-        Their rows in ``COLUMNS``, with ``campaign``, the name of the folder of each; ``None`` when there is none.
+        Their rows in ``COLUMNS``, with ``campaign``, the folder of each below ``folder`` (its own name for the folder
+        itself); ``None`` when there is none.
     """
-    files = sorted(folder.rglob("exponents.csv"))
+    files = [f for f in sorted(folder.rglob("exponents.csv")) if HELD_OUT not in f.relative_to(folder).parts]
     if not files:
         return None
     return longest_budget(pd.concat(
-        [pd.read_csv(file).reindex(columns=COLUMNS).assign(campaign=file.parent.resolve().name) for file in files],
+        [pd.read_csv(f).reindex(columns=COLUMNS).assign(campaign=_campaign(folder, f.parent)) for f in files],
         ignore_index=True,
     ))  # fmt: skip
+
+
+def _campaign(folder: Path, campaign: Path) -> str:
+    return campaign.relative_to(folder).as_posix() if campaign != folder else campaign.resolve().name
 
 
 def longest_budget(rows: pd.DataFrame) -> pd.DataFrame:

@@ -98,3 +98,17 @@ def test_a_bad_file_is_one_line(run, tmp_path):
     assert "entries[0].training.depht" in refused.err
     assert len(refused.err.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_first_seed_is_for_campaigns(run, tmp_path):
+    refused = run("compare", "--first-seed", "5", "--out", tmp_path / "run")
+    assert refused.code == 2
+    assert "--first-seed" in refused.err
+    assert len(refused.err.splitlines()) == 1
+
+
+def test_another_first_seed_is_another_run(run, ran, campaign_file):
+    place, *_ = ran if isinstance(ran, tuple) else (ran,)
+    other = run("compare", "--campaign", campaign_file, "--first-seed", "5", "--out", place, "--workers", "1")
+    assert other.code == 2  # the folder holds the run of other seeds
+    assert "entries" in other.err
