@@ -1,0 +1,199 @@
+"""Makes docs/campaign_results.md from the committed tables of the campaigns: `python docs/campaign_results.py`.
+
+Every number of the page is computed here from paper_figures/results; the text around it is in docs/campaigns.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from empirical.campaign.refit import refit
+from paper_figures.claims.tables import FIT, HELD_OUT, RESULTS, committed_tables
+from simulate import BoundaryPoints, fit_power_law
+
+DOCS = Path(__file__).parent
+NAMES = {"eta_crit": "η_crit", "eta_fail": "η_fail", "eta_max": "η_max"}
+LAWS = {"euler_degree": "2/D measured", "euler_degree_drift": "… with drift", "large_weights": "2/D of large weights"}
+MARKS = {"consistent": "consistent", "inconsistent": "**inconsistent**", "undetermined": "undetermined"}
+KEYS = ["entry", "steps", "boundary", "regime", "predicted_by"]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(map(str, line)) + " |" for line in (head, ["---"] * len(head), *rows)]
+    return "\n".join(lines) + "\n"
+
+
+def slope(row: pd.Series) -> str:
+    """A fitted slope and its half-width."""
+    return f"{row.fitted:.3f} ± {(row.ci_high - row.ci_low) / 2:.3f}"
+
+
+def network(row: pd.Series) -> str:
+    """What was trained, in a few words."""
+    return f"{row.arch.upper() if row.arch != 'resnet' else 'ResNet'}, L = {row.depth}, {row.variant}"
+
+
+def homogeneous(rows: pd.DataFrame) -> str:
+    """MLPs and CNNs against the toy's exact law at their depth."""
+    chosen = rows[(rows.predicted_by == "depth") & rows.arch.isin(["mlp", "cnn"]) & (rows.optimizer == "gd")]
+    chosen = chosen[chosen.boundary.isin(NAMES)].sort_values(
+        ["regime", "arch", "depth", "variant", "loss", "boundary"], kind="stable"
+    )
+    out = []
+    for row in chosen.itertuples():
+        limit = {"mlp": "MLP", "cnn": "CNN"}[row.arch]
+        out.append((
+            f"{limit}, L = {row.depth}, {row.variant.removeprefix('relu, ')}", row.loss, NAMES[row.boundary], row.regime,
+            f"{row.predicted:.3f}", f"{row.predicted_window:.3f}", slope(row), f"{row.gamma_low:.3g} … {row.gamma_high:.3g}",
+            f"{row.steps:g}", row.n_points, MARKS[row.verdict], row.campaign,
+        ))  # fmt: skip
+    head = ("network", "loss", "boundary", "regime", "γ → 0 or ∞", "over the window", "fitted", "window of γ", "T", "n")
+    return table((*head, "verdict", "campaign"), out)
+
+
+def residual(rows: pd.DataFrame) -> str:
+    """ResNets and ViTs, rich, against the three degrees."""
+    chosen = rows[rows.predicted_by.isin(LAWS) & rows.arch.isin(["resnet", "vit"]) & (rows.regime == "rich")]
+    out = []
+    for key, group in chosen.groupby(["arch", "variant", "depth", "loss", "boundary"], sort=True):
+        first = group.iloc[0]
+        by = {row.predicted_by: row for row in group.itertuples()}
+        cells = [
+            f"{by[law].predicted_window:.3f}: {MARKS[by[law].verdict]}" if law in by else "–" for law in LAWS
+        ]
+        degree = group["degree"].dropna()
+        out.append((
+            {"resnet": "ResNet", "vit": "ViT"}[key[0]] + f", {key[1]}", key[3], NAMES[key[4]], f"{first.steps:g}",
+            f"{degree.iloc[0]:.2f}" if len(degree) else "–", slope(first), *cells,
+            f"{first.gamma_low:.3g} … {first.gamma_high:.3g}", first.campaign,
+        ))  # fmt: skip
+    head = ("network", "loss", "boundary", "T", "D at the largest γ", "fitted", *LAWS.values(), "window of γ", "campaign")
+    return table(head, out)
+
+
+def _twins() -> list[tuple[Path, Path]]:
+    """Folders of held-out seeds and the campaigns that they repeat."""
+    return [
+        (again, RESULTS / again.name.replace("gpu-", "gpu/", 1) if again.name.startswith("gpu-") else RESULTS / again.name)
+        for again in sorted((RESULTS / HELD_OUT).iterdir())
+    ]
+
+
+def held_out() -> tuple[str, int, int]:
+    """Verdicts of campaigns and of their repetition on other seeds, and both together."""
+    out, same, decided = [], 0, 0
+    for again, first in _twins():
+        tables = [pd.read_csv(folder / "exponents.csv") for folder in (first, again)]
+        both = tables[0].merge(tables[1], on=KEYS, suffixes=("", "_again"))
+        pooled = _pooled(first, again)
+        for row in both[both.predicted_by == "depth"].itertuples():
+            known = "undetermined" not in {row.verdict, row.verdict_again}
+            decided, same = decided + known, same + (known and row.verdict == row.verdict_again)
+            half = (row.ci_high_again - row.ci_low_again) / 2
+            joint = pooled[row.entry, row.boundary]
+            out.append((
+                row.entry, NAMES[row.boundary], f"{row.predicted_window:.3f}", slope(row), MARKS[row.verdict],
+                f"{row.fitted_again:.3f} ± {half:.3f}", MARKS[row.verdict_again],
+                f"{joint.exponent:.3f} ± {joint.half_width:.3f}", MARKS[joint.verdict],
+            ))  # fmt: skip
+    head = ("entry", "boundary", "predicted", "fitted", "verdict", "other seeds", "verdict", "all seeds", "verdict")
+    return table(head, out), same, decided
+
+
+def _pooled(*folders: Path):  # type: ignore[no-untyped-def]
+    """One fit over the seeds of several campaigns, held against the law of the first."""
+    found: dict[tuple[str, str], list[BoundaryPoints]] = {}
+    laws = {}
+    for folder in folders:
+        for one in refit(folder).done:
+            for name, points in one.points.items():
+                found.setdefault((one.plan.unit.entry.name, name), []).append(points)
+                laws[one.plan.unit.entry.name, name] = one.plan
+    out = {}
+    for (entry, name), parts in found.items():
+        joint = BoundaryPoints(
+            name, *(np.concatenate([getattr(p, c) for p in parts]) for c in ("gamma", "seed", "eta", "eta_low", "eta_high"))
+        )
+        from empirical.trace import fit_boundary
+
+        plan = laws[entry, name]
+        out[entry, name] = fit_boundary(joint, plan.window, **plan.law)
+    return out
+
+
+def momentum() -> str:
+    """Heavy ball over gradient descent, by batch size."""
+    laws = pd.read_csv(RESULTS / "cpu-momentum" / "laws.csv")
+    laws = laws[laws.quantity == "ratio"]
+    out = []
+    for regime in ("lazy", "rich"):
+        for batch in (8, 32, 128, 512):
+            mine = laws[laws.unit == f"batch-{batch}-momentum.T300.{regime}"].set_index("boundary")
+            cells = [
+                f"{mine.fitted[b]:.2f} ({mine.ci_low[b]:.2f} … {mine.ci_high[b]:.2f})" for b in ("eta_crit", "eta_fail")
+            ]
+            out.append((regime, batch, *cells))
+    return table(("regime", "batch", "η_crit, β = 0.9 over β = 0", "η_fail"), out)
+
+
+def summary(rows: pd.DataFrame) -> str:
+    """How many verdicts of each kind, by regime, law and kind of network."""
+    out = []
+    kinds = {"MLPs and CNNs": ["mlp", "cnn"], "ResNets and ViTs": ["resnet", "vit"]}
+    for regime, law, words in (
+        ("lazy", "depth", "exact law"), ("rich", "depth", "exact law"),
+        *(("rich", law, words) for law, words in LAWS.items()),
+    ):  # fmt: skip
+        for kind, arches in kinds.items():
+            mine = rows[(rows.regime == regime) & (rows.predicted_by == law) & rows.arch.isin(arches)]
+            mine = mine[mine.boundary.isin(NAMES) & (mine.optimizer == "gd")]
+            if not len(mine) or (kind == "MLPs and CNNs" and law != "depth"):
+                continue
+            counts = mine.verdict.value_counts()
+            out.append((kind, regime, words, *(int(counts.get(v, 0)) for v in MARKS)))
+    return table(("networks", "regime", "held against", *MARKS), out)
+
+
+def main() -> None:
+    rows = committed_tables()
+    assert rows is not None
+    rows = rows.sort_values(FIT, kind="stable")
+    seeds, same, decided = held_out()
+    page = f"""# Results of the campaigns
+
+Made by `python docs/campaign_results.py` from `paper_figures/results`; [campaigns](campaigns.md) has the definitions and
+what the numbers mean. Slopes are d ln η/d ln γ with 95 % intervals; of several campaigns that measured one slope the
+longest budget is shown.
+
+{summary(rows)}
+## MLPs and CNNs
+
+{homogeneous(rows)}
+## ResNets and vision transformers, rich
+
+Each fitted slope beside three predictions that were written down before it: 2/D over the window as measured 1.5 times below
+the boundary, the same with the drift of D counted, and 2/D of the degree for large weights.
+
+{residual(rows)}
+## Other seeds
+
+The campaigns of MLPs at T = 10,000 on seeds 100 to 103, which were used for nothing else: {same} of {decided} decided
+verdicts are the same. *All seeds* is one fit to both.
+
+{seeds}
+## Momentum and batch size
+
+MLPs of width 16, L = 3, 7×7 inputs, T = 300: boundaries of heavy ball over those of gradient descent at the same γ. Without
+noise the ratio is 1 + β = 1.9.
+
+{momentum()}"""
+    (DOCS / "campaign_results.md").write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
