@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from empirical import Ensemble, data_stream
-from empirical.models.cnn import CNN, CNNStack
+from empirical.models.cnn import CNN, PASSES, CNNStack
 from empirical.models.module import ModuleArchitecture, ModuleStack
 from empirical.models.stack import Placement
 from empirical.optimizers import make_optimizer
@@ -60,12 +60,12 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("passes", PASSES)
 @pytest.mark.parametrize("spec", CASES, ids=lambda spec: f"{spec.strides}-{spec.image_size}")
-def test_outputs_and_updates_equal_autograd(spec, together):
+def test_outputs_and_updates_equal_autograd(spec, passes):
     # three steps of sizes that keep the weights of order one; sums of at most 10³ terms in float64
     sections, seeds = [1, 2], [0, 7]
-    stack = CNNStack(spec, placed(seeds, sections, optimizer_of(3)), together=together)
+    stack = CNNStack(spec, placed(seeds, sections, optimizer_of(3)), passes=passes)
     networks, initial = ([plain(spec, seed) for seed in (0, 7, 7)] for _ in range(2))
     for step in range(3):
         first, second = inputs_of(spec, 2, step)
