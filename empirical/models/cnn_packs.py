@@ -14,7 +14,7 @@ again in the backward pass: its output is the largest, and slower to fetch than 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,18 +25,36 @@ from torch.nn.functional import conv2d, conv3d, pad
 if TYPE_CHECKING:
     from empirical.models.cnn import CNN
 
-PACK = 2
-"""Cells of a pack. Of 1, 2, 4 and 8 it was the fastest: two share the cost of the calls, four are out of the cache."""
+PACK_BYTES = 2.5e6
+"""Output of the first layer of a pack: many cells share the cost of the calls (30 μs each), few the cache. At 28×28,
+width 16 and batch 64 these are three cells, which are a few per cent faster than two or four."""
+
+LARGEST_BLOCK = 32 << 20
+"""The most that glibc keeps, once freed, when a program has freed as much before; else it returns the outputs of
+convolutions to the system, which clears their pages for the next cell: up to half of the time."""
 
 
 @dataclass
 class _Pack:
-    """Some cells of one seed, and what their forward pass leaves to the backward pass."""
+    """Some cells of one seed, and what their forward pass leaves to the backward pass.
+
+    Attributes:
+        seed: position of the seed.
+        cells: positions of the cells.
+        split: parts that the batch is cut into, the outermost dimension of all. A cell that is alone has more than
+            one: PyTorch sends what has one group and one part to a slow convolution of its own.
+        filters: of each convolution, those of all cells below each other.
+        kept: outputs of all convolutions but the first.
+    """
 
     seed: int
     cells: slice
-    weights: list[Tensor]
-    kept: list[Tensor]
+    split: int
+    filters: list[Tensor] = field(default_factory=list)
+    kept: list[Tensor] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return self.cells.stop - self.cells.start
 
 
 class PackedCells:
@@ -57,12 +75,15 @@ class PackedCells:
         self.gradients = [torch.empty_like(weight) for weight in weights]
         self.pooled = weights[0].new_zeros(len(weights[0]), spec.width, batch)
         self.patches: list[Tensor] = []
+        self.splits = [1 if count > 1 else _smallest_divisor(batch) for count in sections]
         self.packs, end = list[_Pack](), 0
+        size = self.sides[1] ** 2 * batch * spec.width * weights[0].element_size()
+        most = max(3, int(PACK_BYTES / size))  # and at least two, where there are
         for seed, count in enumerate(sections):
-            # no pack of one beside others: PyTorch has its own, slow, convolution for a single group
-            for part in np.array_split(np.arange(end, end + count), max(1, count // PACK)) if count else []:
-                self.packs.append(_Pack(seed, slice(int(part[0]), int(part[-1]) + 1), [], []))
+            for part in np.array_split(np.arange(end, end + count), -(-count // most)) if count else []:
+                self.packs.append(_Pack(seed, slice(int(part[0]), int(part[-1]) + 1), self.splits[seed]))
             end += count
+        torch.empty(LARGEST_BLOCK - 4096, dtype=torch.uint8)
 
     @staticmethod
     def store(spec: CNN, weights: Sequence[Tensor]) -> list[Tensor]:
@@ -75,103 +96,69 @@ class PackedCells:
         return [*(weight.unflatten(-1, (-1, 3, 3)) for weight in stored[:-1]), stored[-1]]
 
     def _filters(self, pack: _Pack) -> list[Tensor]:
-        """Filters of the convolutions, those of all cells of a pack below each other."""
-        out = []
-        for layer, stacked in enumerate(self.weights[:-1]):
-            weight = stacked[pack.cells]
-            if len(weight) == 1:  # zeros beside a cell that is alone
-                weight = torch.cat((weight, torch.zeros_like(weight)))
-            weight = weight.flatten(0, 1)
-            out.append(weight.view(*weight.shape, 1, 1) if layer == 0 else weight.view(len(weight), -1, 3, 3, 1))
-        return out
+        """Filters of the convolutions: (cell · width, fan_in, 1, 1), then (cell · width, width, 3, 3, 1)."""
+        flat = [weight[pack.cells].flatten(0, 1) for weight in self.weights[:-1]]
+        return [flat[0][..., None, None], *(weight.view(len(weight), -1, 3, 3, 1) for weight in flat[1:])]
 
-    def _patches(self, x: Tensor) -> Tensor:
-        """Patches of the images, shape (pixels, 9 · image_channels, 1, batch), channels innermost in memory."""
-        spec = self.spec
-        image = pad(x.T.reshape(spec.image_channels, spec.image_size, spec.image_size, -1), (0, 0, 1, 1, 1, 1))
-        patches = image.unfold(1, 3, spec.strides[0]).unfold(2, 3, spec.strides[0]).permute(1, 2, 3, 0, 4, 5)
-        return patches.reshape(self.sides[1] ** 2, 1, self.batch, -1).permute(0, 3, 1, 2)
+    def _patches(self, x: Tensor, split: int) -> Tensor:
+        """Patches of the images, shape (split · pixels, 9 · image_channels, 1, batch/split), channels last."""
+        side, stride = self.spec.image_size, self.spec.strides[0]
+        image = pad(x.T.reshape(self.spec.image_channels, side, side, split, -1), (0, 0, 0, 0, 1, 1, 1, 1))
+        patches = image.unfold(1, 3, stride).unfold(2, 3, stride).permute(3, 1, 2, 0, 5, 6, 4)
+        rows = patches.reshape(split * self.sides[1] ** 2, -1, self.batch // split)
+        return rows.mT.contiguous().mT.unsqueeze(2)  # gathered as they lie, then turned: thrice as fast
 
     def _first(self, pack: _Pack) -> Tensor:
-        """Output of the first layer, rows (row, column, batch) of all channels of all cells."""
-        out = conv2d(self.patches[pack.seed], pack.weights[0])
-        return _rows(out).clamp_min_(0)
+        """Output of the first layer: rows (split, row, column, batch/split) of the channels of all cells."""
+        return _rows(conv2d(self.patches[pack.seed], pack.filters[0])).clamp_min_(0)
 
-    def _volume(self, rows: Tensor, layer: int) -> Tensor:
-        """Output of a layer as oneDNN is to see it: (1, channels, row, column, batch)."""
+    def _volume(self, rows: Tensor, layer: int, pack: _Pack) -> Tensor:
+        """Output of a layer as oneDNN is to see it: (split, channels, row, column, batch/split)."""
         side = self.sides[layer + 1]
-        return rows.view(1, side, side, self.batch, -1).permute(0, 4, 1, 2, 3)
+        return rows.view(pack.split, side, side, self.batch // pack.split, -1).movedim(-1, 1)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Raw outputs F, shape (cells, num_classes, batch)."""
-        self.patches = [self._patches(x) for x in inputs]
-        pixels, width = self.sides[-1] ** 2, self.spec.width
+        self.patches = [self._patches(x, split) for x, split in zip(inputs, self.splits, strict=True)]
         for pack in self.packs:
-            pack.weights = self._filters(pack)
-            rows, kept = self._first(pack), []
+            pack.filters = self._filters(pack)
+            rows, pack.kept = self._first(pack), []
             for layer, stride in enumerate(self.spec.strides[1:], 1):
-                weight = pack.weights[layer]
-                below = self._volume(rows, layer - 1)
-                out = conv3d(below, weight, stride=(stride, stride, 1), padding=(1, 1, 0), groups=len(weight) // width)
-                rows = _rows(out).clamp_min_(0)
-                kept.append(rows)
-            pack.kept = kept
-            mean = rows.view(pixels, -1).mean(0).view(self.batch, -1, width)
-            here = self.pooled[pack.cells]
-            here.copy_(mean[:, : len(here)].permute(1, 2, 0))
+                below, steps = self._volume(rows, layer - 1, pack), (stride, stride, 1)
+                rows = _rows(conv3d(below, pack.filters[layer], None, steps, (1, 1, 0), 1, len(pack))).clamp_min_(0)
+                pack.kept.append(rows)
+            mean = rows.view(pack.split, self.sides[-1] ** 2, -1).mean(1)
+            self.pooled[pack.cells] = mean.view(self.batch, len(pack), -1).permute(1, 2, 0)
         return torch.bmm(self.weights[-1], self.pooled)
 
     def backward(self, gradient: Tensor) -> None:
         """Gradients of all weights from ∂ℓ/∂F, shape (cells, num_classes, batch)."""
         torch.bmm(gradient, self.pooled.mT, out=self.gradients[-1])
-        pixels, width = self.sides[-1] ** 2, self.spec.width
-        pooled = torch.bmm(gradient.mT, self.weights[-1]).div_(pixels)
+        pooled = torch.bmm(gradient.mT, self.weights[-1]).div_(self.sides[-1] ** 2)
         for pack in self.packs:
             outputs = [self._first(pack), *pack.kept]
-            groups = len(pack.weights[0]) // width
-            sent = pooled.new_zeros(self.batch, groups, width)
-            here = pooled[pack.cells]
-            sent[:, : len(here)] = here.transpose(0, 1)
-            last = outputs[-1].view(pixels, -1)
-            slope = torch.ops.aten.threshold_backward(sent.view(1, -1).expand_as(last), last, 0).view_as(outputs[-1])
+            last = outputs[-1].view(pack.split, self.sides[-1] ** 2, -1)
+            sent = pooled[pack.cells].transpose(0, 1).reshape(pack.split, 1, -1)
+            slope = torch.ops.aten.threshold_backward(sent.expand_as(last), last, 0).view_as(outputs[-1])
             for layer in range(len(outputs) - 1, 0, -1):
-                stride, below = self.spec.strides[layer], outputs[layer - 1]
-                sent, found, _ = torch.ops.aten.convolution_backward(
-                    self._volume(slope, layer),
-                    self._volume(below, layer - 1),
-                    pack.weights[layer],
-                    None,
-                    (stride, stride, 1),
-                    (1, 1, 0),
-                    (1, 1, 1),
-                    False,
-                    (0, 0, 0),
-                    groups,
-                    (True, True, False),
-                )
+                above, below = self._volume(slope, layer, pack), self._volume(outputs[layer - 1], layer - 1, pack)
+                steps = (self.spec.strides[layer],) * 2 + (1,)
+                back, found = _convolution_backward(above, below, pack.filters[layer], steps, (1, 1, 0), len(pack))
                 self._keep(layer, pack, found)
-                slope = _rows(sent)
-                _gate(slope, below)
-            image = slope.view(self.sides[1] ** 2, 1, self.batch, -1).permute(0, 3, 1, 2)
-            _, found, _ = torch.ops.aten.convolution_backward(
-                image,
-                self.patches[pack.seed],
-                pack.weights[0],
-                None,
-                (1, 1),
-                (0, 0),
-                (1, 1),
-                False,
-                (0, 0),
-                1,
-                (False, True, False),
-            )
-            self._keep(0, pack, found)
+                slope = _rows(back)
+                torch.ops.aten.threshold_backward.grad_input(slope, outputs[layer - 1], 0, grad_input=slope)
+            patches = self.patches[pack.seed]
+            image = slope.view(len(patches), 1, -1, slope.shape[1]).movedim(-1, 1)
+            self._keep(0, pack, _convolution_backward(image, patches, pack.filters[0], (1, 1), (0, 0))[1])
 
     def _keep(self, layer: int, pack: _Pack, found: Tensor) -> None:
         """Gradient of the filters of a pack, to its cells."""
-        here = self.gradients[layer][pack.cells]
-        here.copy_(found.reshape(-1, *here.shape[1:])[: len(here)])
+        self.gradients[layer][pack.cells].view_as(found).copy_(found)
+
+
+def _smallest_divisor(number: int) -> int:
+    """Smallest divisor above 1, if there is one."""
+    return next((n for n in range(2, number + 1) if number % n == 0), 1)
 
 
 def _rows(volume: Tensor) -> Tensor:
@@ -179,6 +166,13 @@ def _rows(volume: Tensor) -> Tensor:
     return volume.movedim(1, -1).contiguous().view(-1, volume.shape[1])
 
 
-def _gate(gradient: Tensor, active: Tensor) -> None:
-    """Gradient where the unit is on, else 0, in place."""
-    torch.ops.aten.threshold_backward.grad_input(gradient, active, 0, grad_input=gradient)
+def _convolution_backward(
+    gradient: Tensor, below: Tensor, filters: Tensor, stride: tuple[int, ...], padding: tuple[int, ...], groups: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Gradients by the input, for which there have to be groups, and by the filters."""
+    ones, zeros = (1,) * len(stride), (0,) * len(stride)
+    wanted = (groups > 0, True, False)
+    sent, found, _ = torch.ops.aten.convolution_backward(
+        gradient, below, filters, None, stride, padding, ones, False, zeros, max(groups, 1), wanted
+    )
+    return sent, found
