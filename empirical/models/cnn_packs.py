@@ -2,10 +2,9 @@
 
 The cells of a seed go through the layers in packs, whose networks are the groups of one grouped convolution. The batch
 is the innermost *spatial* dimension of a convolution in three, with kernels 3 × 3 × 1 and stride s × s × 1; channels
-are innermost in memory: activations are (row, column, batch, cell, channel). In one's own words to oneDNN: many rows as
-long as the batch, on which nothing is ever strided. That is what makes the input gradient of a strided convolution as
-fast as its forward pass, without the products by zero that other layouts pay; images beside each other in the batch
-dimension, as a loop has them, are the slow case.
+are innermost in memory: activations are (row, column, batch, cell, channel). To oneDNN these are rows as long as the
+batch, which no stride ever cuts. That makes the input gradient of a strided convolution as fast as its forward pass,
+without any product by the zeros of a padding; ``cnn`` has the times of other layouts.
 
 The first layer reads the patches of the images, which all cells of a seed share, through a 1×1 convolution. It is made
 again in the backward pass: its output is the largest, and slower to fetch than to make.
@@ -29,9 +28,9 @@ PACK_BYTES = 2.5e6
 """Output of the first layer of a pack: many cells share the cost of the calls (30 μs each), few the cache. At 28×28,
 width 16 and batch 64 these are three cells, which are a few per cent faster than two or four."""
 
-LARGEST_BLOCK = 32 << 20
-"""The most that glibc keeps, once freed, when a program has freed as much before; else it returns the outputs of
-convolutions to the system, which clears their pages for the next cell: up to half of the time."""
+LARGEST_BLOCK = (32 << 20) - 4096
+"""A little less than what glibc is ready to keep for a program, once it has freed as much in one block. Before that, it
+may return each output of a convolution to the system, which clears the pages of the next: up to half of the time."""
 
 
 @dataclass
@@ -83,7 +82,7 @@ class PackedCells:
             for part in np.array_split(np.arange(end, end + count), -(-count // most)) if count else []:
                 self.packs.append(_Pack(seed, slice(int(part[0]), int(part[-1]) + 1), self.splits[seed]))
             end += count
-        torch.empty(LARGEST_BLOCK - 4096, dtype=torch.uint8)
+        torch.empty(LARGEST_BLOCK, dtype=torch.uint8)  # freed at once
 
     @staticmethod
     def store(spec: CNN, weights: Sequence[Tensor]) -> list[Tensor]:

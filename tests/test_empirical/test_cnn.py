@@ -108,8 +108,8 @@ def test_equals_copies_of_the_module(name):
 
 
 def test_single_precision_on_a_cpu_goes_in_packs_and_follows_autograd():
-    # outputs of order 0.1 are means over 10² sums of 54 products, each rounded to 6e-8; only as many steps as no unit is
-    # so near its kink that rounding switches it
+    # outputs of order 0.1 are means over 10² sums of 54 products, each rounded to 6e-8; no more steps than five, since
+    # rounding switches a unit near its kink in the sixth
     spec, draw = CNN((2, 1, 2), 6, 11, 3, image_channels=2), torch.Generator().manual_seed(0)
     ones = torch.ones(5, dtype=torch.float64)
     moves = make_optimizer("gd", ones, ones, ones, torch.float32)
