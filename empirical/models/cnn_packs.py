@@ -40,20 +40,26 @@ class _Pack:
     Attributes:
         seed: position of the seed.
         cells: positions of the cells.
-        split: parts that the batch is cut into, the outermost dimension of all. A cell that is alone has more than
-            one: PyTorch sends what has one group and one part to a slow convolution of its own.
         filters: of each convolution, those of all cells below each other.
         kept: outputs of all convolutions but the first.
     """
 
     seed: int
     cells: slice
-    split: int
     filters: list[Tensor] = field(default_factory=list)
     kept: list[Tensor] = field(default_factory=list)
 
     def __len__(self) -> int:
         return self.cells.stop - self.cells.start
+
+    @property
+    def groups(self) -> int:
+        """Groups of its convolutions: a cell that is alone has a twin.
+
+        PyTorch sends a single group to a slow convolution of its own, and other ways around that round differently, so
+        that a cell would feel its companions leave. As it is, outputs are the same to the bit in packs of any size.
+        """
+        return max(2, len(self))
 
 
 class PackedCells:
@@ -74,13 +80,12 @@ class PackedCells:
         self.gradients = [torch.empty_like(weight) for weight in weights]
         self.pooled = weights[0].new_zeros(len(weights[0]), spec.width, batch)
         self.patches: list[Tensor] = []
-        self.splits = [1 if count > 1 else _smallest_divisor(batch) for count in sections]
         self.packs, end = list[_Pack](), 0
         size = self.sides[1] ** 2 * batch * spec.width * weights[0].element_size()
         most = max(3, int(PACK_BYTES / size))  # and at least two, where there are
         for seed, count in enumerate(sections):
             for part in np.array_split(np.arange(end, end + count), -(-count // most)) if count else []:
-                self.packs.append(_Pack(seed, slice(int(part[0]), int(part[-1]) + 1), self.splits[seed]))
+                self.packs.append(_Pack(seed, slice(int(part[0]), int(part[-1]) + 1)))
             end += count
         torch.empty(LARGEST_BLOCK, dtype=torch.uint8)  # freed at once
 
@@ -96,38 +101,38 @@ class PackedCells:
 
     def _filters(self, pack: _Pack) -> list[Tensor]:
         """Filters of the convolutions: (cell · width, fan_in, 1, 1), then (cell · width, width, 3, 3, 1)."""
-        flat = [weight[pack.cells].flatten(0, 1) for weight in self.weights[:-1]]
+        flat = [weight[pack.cells].expand(pack.groups, -1, -1).flatten(0, 1) for weight in self.weights[:-1]]
         return [flat[0][..., None, None], *(weight.view(len(weight), -1, 3, 3, 1) for weight in flat[1:])]
 
-    def _patches(self, x: Tensor, split: int) -> Tensor:
-        """Patches of the images, shape (split · pixels, 9 · image_channels, 1, batch/split), channels last."""
+    def _patches(self, x: Tensor) -> Tensor:
+        """Patches of the images, shape (pixels, 9 · image_channels, 1, batch), channels innermost in memory."""
         side, stride = self.spec.image_size, self.spec.strides[0]
-        image = pad(x.T.reshape(self.spec.image_channels, side, side, split, -1), (0, 0, 0, 0, 1, 1, 1, 1))
-        patches = image.unfold(1, 3, stride).unfold(2, 3, stride).permute(3, 1, 2, 0, 5, 6, 4)
-        rows = patches.reshape(split * self.sides[1] ** 2, -1, self.batch // split)
+        image = pad(x.T.reshape(self.spec.image_channels, side, side, -1), (0, 0, 1, 1, 1, 1))
+        patches = image.unfold(1, 3, stride).unfold(2, 3, stride).permute(1, 2, 0, 4, 5, 3)
+        rows = patches.reshape(self.sides[1] ** 2, -1, self.batch)
         return rows.mT.contiguous().mT.unsqueeze(2)  # gathered as they lie, then turned: thrice as fast
 
     def _first(self, pack: _Pack) -> Tensor:
-        """Output of the first layer: rows (split, row, column, batch/split) of the channels of all cells."""
+        """Output of the first layer: rows (row, column, batch) of the channels of all cells."""
         return _rows(conv2d(self.patches[pack.seed], pack.filters[0])).clamp_min_(0)
 
-    def _volume(self, rows: Tensor, layer: int, pack: _Pack) -> Tensor:
-        """Output of a layer as oneDNN is to see it: (split, channels, row, column, batch/split)."""
+    def _volume(self, rows: Tensor, layer: int) -> Tensor:
+        """Output of a layer as oneDNN is to see it: (1, channels, row, column, batch)."""
         side = self.sides[layer + 1]
-        return rows.view(pack.split, side, side, self.batch // pack.split, -1).movedim(-1, 1)
+        return rows.view(1, side, side, self.batch, -1).movedim(-1, 1)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Raw outputs F, shape (cells, num_classes, batch)."""
-        self.patches = [self._patches(x, split) for x, split in zip(inputs, self.splits, strict=True)]
+        self.patches = [self._patches(x) for x in inputs]
         for pack in self.packs:
             pack.filters = self._filters(pack)
             rows, pack.kept = self._first(pack), []
             for layer, stride in enumerate(self.spec.strides[1:], 1):
-                below, steps = self._volume(rows, layer - 1, pack), (stride, stride, 1)
-                rows = _rows(conv3d(below, pack.filters[layer], None, steps, (1, 1, 0), 1, len(pack))).clamp_min_(0)
+                below, steps = self._volume(rows, layer - 1), (stride, stride, 1)
+                rows = _rows(conv3d(below, pack.filters[layer], None, steps, (1, 1, 0), 1, pack.groups)).clamp_min_(0)
                 pack.kept.append(rows)
-            mean = rows.view(pack.split, self.sides[-1] ** 2, -1).mean(1)
-            self.pooled[pack.cells] = mean.view(self.batch, len(pack), -1).permute(1, 2, 0)
+            mean = rows.view(self.sides[-1] ** 2, -1).mean(0).view(self.batch, pack.groups, -1)
+            self.pooled[pack.cells] = mean[:, : len(pack)].permute(1, 2, 0)
         return torch.bmm(self.weights[-1], self.pooled)
 
     def backward(self, gradient: Tensor) -> None:
@@ -136,13 +141,13 @@ class PackedCells:
         pooled = torch.bmm(gradient.mT, self.weights[-1]).div_(self.sides[-1] ** 2)
         for pack in self.packs:
             outputs = [self._first(pack), *pack.kept]
-            last = outputs[-1].view(pack.split, self.sides[-1] ** 2, -1)
-            sent = pooled[pack.cells].transpose(0, 1).reshape(pack.split, 1, -1)
+            last = outputs[-1].view(self.sides[-1] ** 2, -1)
+            sent = pooled[pack.cells].transpose(0, 1).expand(-1, pack.groups, -1).reshape(1, -1)
             slope = torch.ops.aten.threshold_backward(sent.expand_as(last), last, 0).view_as(outputs[-1])
             for layer in range(len(outputs) - 1, 0, -1):
-                above, below = self._volume(slope, layer, pack), self._volume(outputs[layer - 1], layer - 1, pack)
+                above, below = self._volume(slope, layer), self._volume(outputs[layer - 1], layer - 1)
                 steps = (self.spec.strides[layer],) * 2 + (1,)
-                back, found = _convolution_backward(above, below, pack.filters[layer], steps, (1, 1, 0), len(pack))
+                back, found = _convolution_backward(above, below, pack.filters[layer], steps, (1, 1, 0), pack.groups)
                 self._keep(layer, pack, found)
                 slope = _rows(back)
                 torch.ops.aten.threshold_backward.grad_input(slope, outputs[layer - 1], 0, grad_input=slope)
@@ -152,12 +157,8 @@ class PackedCells:
 
     def _keep(self, layer: int, pack: _Pack, found: Tensor) -> None:
         """Gradient of the filters of a pack, to its cells."""
-        self.gradients[layer][pack.cells].view_as(found).copy_(found)
-
-
-def _smallest_divisor(number: int) -> int:
-    """Smallest divisor above 1, if there is one."""
-    return next((n for n in range(2, number + 1) if number % n == 0), 1)
+        here = self.gradients[layer][pack.cells]
+        here.view(-1, *found.shape[1:]).copy_(found[: len(pack) * here.shape[1]])
 
 
 def _rows(volume: Tensor) -> Tensor:
