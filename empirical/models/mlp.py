@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from empirical.models import products
 from empirical.models.activations import activation
 from empirical.models.stack import Placement
 from empirical.parametrization import LayerScale, mup_layers
@@ -158,6 +159,7 @@ class MLPStack:
         ]  # (seeds, out, in)
         counts = torch.tensor(placement.sections, device=placement.device)
         self.weights = [start.repeat_interleave(counts, 0) for start in self.start]
+        products.keep_freed_memory()
         self._set_sections(placement.sections)
 
     def _set_sections(self, sections: Sequence[int]) -> None:
@@ -187,7 +189,7 @@ class MLPStack:
         self._inputs = inputs
         self._first_product(self.weights[0], self._hidden[0])
         for weight, below, above in zip(self.weights[1:], self._hidden, self._hidden[1:], strict=False):
-            torch.bmm(weight, below.clamp_min_(0), out=above)
+            products.batched(weight, below.clamp_min_(0), above)
         output = self._hidden[-1]
         self._inactive = (output == 0).flatten(1).all(1) & (len(self.weights) > 1)
         for part, start in zip(self.sections, self._start_forward(), strict=True):
@@ -197,8 +199,7 @@ class MLPStack:
     def _first_product(self, weight: Tensor, out: Tensor) -> None:
         """V₁ x: one product a seed."""
         for part, x in zip(self.sections, self._inputs, strict=True):
-            if part.stop > part.start:
-                torch.mm(weight[part].flatten(0, 1), x.T, out=out[part].flatten(0, 1))
+            products.shared(weight[part], x.T, out[part])
 
     def _start_forward(self) -> list[list[Tensor]]:
         """Preactivations h⁰_ℓ of θ₀, seed by seed; the last is F(θ₀)."""
@@ -228,7 +229,7 @@ class MLPStack:
         """
         for layer in range(len(self.weights) - 1, 0, -1):
             active, below = self._hidden[layer - 1], self._below[layer - 1]
-            torch.bmm(self.weights[layer].transpose(1, 2), gradient, out=below)
+            products.batched(self.weights[layer].mT, gradient, below)
             self._move(layer, gradient, active)
             # zero where the unit is off, in one pass
             gradient = torch.ops.aten.threshold_backward.grad_input(below, active, 0, grad_input=below)
@@ -256,11 +257,10 @@ class MLPStack:
         else:
             target, scale, keep = self._gradients[layer], 1.0, 0
         if active is not None:
-            target.baddbmm_(gradient, active.transpose(1, 2), beta=keep, alpha=scale)
+            products.batched(gradient, active.mT, target, keep=keep, scale=scale)
         else:
             for part, x in zip(self.sections, self._inputs, strict=True):
-                if part.stop > part.start:
-                    target[part].flatten(0, 1).addmm_(gradient[part].flatten(0, 1), x, beta=keep, alpha=scale)
+                products.shared(gradient[part], x, target[part], keep=keep, scale=scale)
         if not self.optimizer.plain:
             self.optimizer.step(layer, weight, target, rate, self.weights[layer])
 
@@ -307,11 +307,9 @@ class LazyMLPStack(MLPStack):
             for part, origin in zip(self.sections, origins, strict=True):
                 torch.maximum(below[part], -origin, out=below[part]).add_(origin.clamp_max(0))
                 torch.add(below[part], origin.clamp_min(0), out=self._hidden[layer - 1][part])
-            torch.bmm(self.weights[layer], below, out=above)
+            products.batched(self.weights[layer], below, above)
             for part, origin in zip(self.sections, origins, strict=True):
-                if part.stop > part.start:
-                    moved = self.displacement[layer][part].flatten(0, 1)
-                    above[part].flatten(0, 1).addmm_(moved, origin.clamp_min(0))
+                products.shared(self.displacement[layer][part], origin.clamp_min(0), above[part], keep=1)
         if len(self.weights) > 1:
             self._inactive = self._hidden[-2].flatten(1).amax(1) == 0
         else:
