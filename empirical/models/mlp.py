@@ -2,8 +2,9 @@
 
 A stack holds the effective weights V_ℓ of C cells. Weights are (C, out, in) and activations (C, features, batch), so
 that every product is one matrix product over contiguous memory. The first layer sees the same batch in every cell of a
-seed: it is a single product of (C·N, d) with (d, batch). The gradient arrives at the output multiplied by η; since
-backpropagation is linear, plain gradient descent adds each weight's gradient to the weight inside its own product.
+seed: it is a single product of (C·N, d) with (d, batch). ``products`` has who makes which. The gradient arrives at the
+output multiplied by η; since backpropagation is linear, plain gradient descent adds each weight's gradient to the
+weight inside its own product.
 
 Lazy cells move by less than one unit in the last place of V a step, and F(θ) − F(θ₀) loses all digits that the two have
 in common. Their stack holds the start and the displacement apart, V_ℓ = V_ℓ(0) + Δ_ℓ, and sends displacements forward:

@@ -4,8 +4,9 @@
 core ends at 106 GFLOP/s. oneDNN does and reaches 230, but PyTorch leaves to it only convolutions and the operator
 behind the linear layers of compiled programs, left · rightᵀ of two matrices; a call takes 13 μs, in which MKL makes
 100 × 100 · 100 × 64. So oneDNN gets the products in which all cells share a factor, which are one large product, and
-those of large matrices cell by cell. It returns the same bits whatever other rows a matrix has (if two or more), and
-factors are scaled before the product, since ``add_`` rounds a scaled sum once or twice by its place: no cell feels another.
+those of large matrices cell by cell. It returns the same bits whatever other rows a matrix of two or more has, and
+factors are scaled before the product, since ``add_`` rounds a scaled sum once or twice by its place: no cell feels
+another.
 
 Double precision, GPUs and machines without oneDNN keep PyTorch's products, and so does whoever sets
 ``torch.backends.mkldnn.enabled = False``.
