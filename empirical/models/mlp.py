@@ -192,7 +192,7 @@ class MLPStack:
         for weight, below, above in zip(self.weights[1:], self._hidden, self._hidden[1:], strict=False):
             products.batched(weight, below.clamp_min_(0), above)
         output = self._hidden[-1]
-        self._inactive = (output == 0).flatten(1).all(1) & (len(self.weights) > 1)
+        self._inactive = (output.abs().flatten(1).amax(1) == 0) & (len(self.weights) > 1)
         for part, start in zip(self.sections, self._start_forward(), strict=True):
             output[part] -= start[-1]
         return output

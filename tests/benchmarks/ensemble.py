@@ -25,13 +25,13 @@ from collections.abc import Callable, Sequence
 CELLS, BATCH, DEPTH, CLASSES = 169, 64, 3, 10
 STEPS = {64: 100, 256: 20, 1024: 10}
 LOOP_NETWORKS = {64: 4, 256: 4, 1024: 2}
-ONE_CORE = {"ours 1 core", "lazy 1 core", "loop 1 thread", "vmap 1 core", "jax 1 core", "bmm 1 core"}
+ONE_CORE = {"ours 1 core", "mkl 1 core", "lazy 1 core", "loop 1 thread", "vmap 1 core", "jax 1 core", "bmm 1 core"}
 PAIRS = {"ours": ("ours/0", "ours/1"), "lazy": ("lazy/0", "lazy/1"), "bmm 2 processes": ("bmm/0", "bmm/1")}
 """Contestants of two processes that run at once."""
 
 SINGLES = (
     *("loop", "vmap", "jax", "bmm 2 threads"),
-    *("ours 1 core", "lazy 1 core", "loop 1 thread", "vmap 1 core", "jax 1 core", "bmm 1 core"),
+    *("ours 1 core", "mkl 1 core", "lazy 1 core", "loop 1 thread", "vmap 1 core", "jax 1 core", "bmm 1 core"),
 )
 
 
@@ -76,10 +76,13 @@ def cells(low: float = 1e-2, high: float = 1e3):  # type: ignore[no-untyped-def]
     return gamma, 0.1 * ToyModel().boundary("eta_crit").numeric(gamma=gamma, depth=DEPTH)
 
 
-def ours(width: int, inputs: int, part: slice, *, lazy: bool = False) -> Callable[[], float]:
+def ours(width: int, inputs: int, part: slice, *, lazy: bool = False, onednn: bool = True) -> Callable[[], float]:
+    import torch
+
     from empirical import MLP, Ensemble
     from empirical.shard import reproducible_torch
 
+    torch.backends.mkldnn.enabled = onednn
     steps, spec = STEPS[width], MLP(DEPTH, width, inputs, CLASSES)
     stream = Drawn(inputs, steps)
     gamma, eta = (values[part] for values in (cells(1e-5, 9e-3) if lazy else cells()))
@@ -217,6 +220,7 @@ def contestant(name: str, width: int, inputs: int) -> Callable[[], float]:
     return {
         "ours": lambda: ours(width, inputs, part),
         "ours 1 core": lambda: ours(width, inputs, part),
+        "mkl 1 core": lambda: ours(width, inputs, part, onednn=False),
         "lazy": lambda: ours(width, inputs, part, lazy=True),
         "lazy 1 core": lambda: ours(width, inputs, part, lazy=True),
         "loop": lambda: loop(width, inputs),
@@ -346,9 +350,13 @@ def table(rates: dict[tuple[int, int], dict[str, list[float]]], names: Sequence[
         lines.append(row(f"{width}, {size}", *shown, *shares, *(f"{ours / other:.1f}×" for other in others)))
         loop, _, jax = others
         bounds.append(
-            f"- width {width}, input {size}: {flops(width, size) / 1e6:.1f} MFLOP a cell-step, so that the products "
-            f"alone allow {most:,.0f} cell-steps/s: {most / loop:.1f}× the loop, {most / jax:.1f}× JAX."
+            f"- width {width}, input {size}: {flops(width, size) / 1e6:.1f} MFLOP a cell-step; at `torch.bmm`'s rate its "
+            f"products would allow {most:,.0f} cell-steps/s: {most / loop:.1f}× the loop, {most / jax:.1f}× JAX."
         )
+        if "mkl 1 core" in all_rates and "ours 1 core" in names:
+            bounds[-1] += (
+                f" Ours without oneDNN: {spread(all_rates['mkl 1 core'], 0)}, {ours / middle['mkl 1 core']:.2f}×."
+            )
     return "\n".join([*lines, "", *bounds])
 
 
