@@ -42,8 +42,7 @@ weights are already of the size of their rounding, which costs the loss curve 6e
 GROUP_BYTES = 4e6
 """Weights of a group on a CPU: few enough for a share of the cache, enough for its products to outweigh the calls.
 
-At width 64 each of 11 cells takes a third longer than each of 42 (64 inputs), each of 23 a fifth longer than each of 57
-(196 inputs)."""
+A cell of width 64 takes a third longer among 11 than among 42 (64 inputs), a fifth among 23 than among 57 (196)."""
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

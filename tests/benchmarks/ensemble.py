@@ -5,7 +5,8 @@ Markdown table. Every contestant lives in a process of its own, compiled and war
 time, in turn. All train the same 169 networks of depth 3 (γ from 0.01 to 1000, the lazy ones from 1e-5 to 0.009) with
 the same pre-drawn batches of 64, so that the price of data is nobody's.
 
-- ours: two processes of one thread with half of the cells each, as `Runner(2)` has it; and one process on one core;
+- ours: two processes of one thread with half of the cells each, as `Runner(2)` has it; and one process on one core,
+  also without oneDNN;
 - plain loop: one network at a time, autograd, `torch.optim.SGD`, PyTorch's default threads; and one thread;
 - JAX: `jit(vmap(scan))` with its default threads; and one core;
 - vmap(grad): `torch.func` over stacked weights, default threads;
@@ -350,8 +351,9 @@ def table(rates: dict[tuple[int, int], dict[str, list[float]]], names: Sequence[
         lines.append(row(f"{width}, {size}", *shown, *shares, *(f"{ours / other:.1f}×" for other in others)))
         loop, _, jax = others
         bounds.append(
-            f"- width {width}, input {size}: {flops(width, size) / 1e6:.1f} MFLOP a cell-step; at `torch.bmm`'s rate its "
-            f"products would allow {most:,.0f} cell-steps/s: {most / loop:.1f}× the loop, {most / jax:.1f}× JAX."
+            f"- width {width}, input {size}: {flops(width, size) / 1e6:.1f} MFLOP a cell-step; at the rate of "
+            f"`torch.bmm` its products would allow {most:,.0f} cell-steps/s: {most / loop:.1f}× the loop, "
+            f"{most / jax:.1f}× JAX."
         )
         if "mkl 1 core" in all_rates and "ours 1 core" in names:
             bounds[-1] += (
