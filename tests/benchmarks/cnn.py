@@ -2,7 +2,7 @@
 
 Two 3×3 convolutions with stride 2, 16 channels, 28×28 images, batch 64, 32 cells of one seed. All see the same
 pre-drawn batches; all are centred by F(θ₀) and make the same MSE step. Everybody but the ensemble calls PyTorch's (or
-XLA's) own convolution.
+XLA's) own convolution. ``cnn_products.py`` says where the ensemble spends its time.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from empirical import Ensemble, data_stream
+from empirical.models import cnn
 from empirical.models.cnn import CNN
 from empirical.models.module import ModuleArchitecture
 
@@ -77,9 +78,19 @@ def threads(count: int) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def ensemble(spec: CNN | ModuleArchitecture, batches: Remembered, count: int) -> float:
+@contextmanager
+def passing(passes: str | None) -> Iterator[None]:
+    """Stacks of CNNs go through their cells in a given way."""
+    fastest = cnn.fastest_passes
+    if passes is not None:
+        cnn.fastest_passes = lambda device, dtype: passes
+    yield
+    cnn.fastest_passes = fastest
+
+
+def ensemble(spec: CNN | ModuleArchitecture, batches: Remembered, count: int, passes: str | None = None) -> float:
     run = Ensemble(spec, GAMMA, ETA, 0, stream=lambda _: batches)
-    with threads(count):
+    with threads(count), passing(passes):
         return CELLS * ENSEMBLE_STEPS / seconds(lambda: run.run(ENSEMBLE_STEPS))
 
 
@@ -189,6 +200,15 @@ def product_rate(count: int) -> float:
         return 20 * 169 * 2 * 64**3 / seconds(lambda: [torch.bmm(a, b, out=out) for _ in range(20)])  # type: ignore[func-returns-value]
 
 
+def convolution_rate(count: int) -> float:
+    """The same of oneDNN: a 3×3 convolution from 64 to 64 channels."""
+    x, filters = torch.randn(64, 14, 14, 64).movedim(-1, 1), torch.randn(64, 3, 3, 64).movedim(-1, 1)
+    with threads(count):
+        fn.conv2d(x, filters, padding=1)
+        work = 2 * 64 * 14**2 * 9 * 64**2
+        return 4 * work / seconds(lambda: [fn.conv2d(x, filters, padding=1) for _ in range(4)])
+
+
 def table(rounds: int = 5) -> str:
     batches = Remembered()
     module = ModuleArchitecture(
@@ -196,11 +216,13 @@ def table(rounds: int = 5) -> str:
     )
     kinds: dict[str, Callable[[int], float]] = {
         "ensemble of `CNN`": partial(ensemble, SPEC, batches),
+        "ensemble of `CNN`, cell by cell in products": partial(ensemble, SPEC, batches, passes="cells"),
         "ensemble of a module (`torch.func`, vjp)": partial(ensemble, module, batches),
         "plain loop": partial(loop, batches),
         "grouped convolution": partial(grouped, batches),
         "`vmap(grad)`": partial(functional, batches),
         "`torch.bmm`": product_rate,
+        "`conv2d`, 64 → 64 channels": convolution_rate,
     }
     counts = [1] if DEFAULT_THREADS == 1 or "--one-thread" in sys.argv else [1, DEFAULT_THREADS]
     candidates = {f"{name}|{count}": partial(run, count) for name, run in kinds.items() for count in counts}
@@ -215,8 +237,9 @@ def table(rounds: int = 5) -> str:
     ]
     for name, values in rates.items():
         program, count = name.split("|")
-        if program == "`torch.bmm`":
-            lines.append(row(program, count, "", "", spread([v / 1e9 for v in values], 0), "1"))
+        if program in {"`torch.bmm`", "`conv2d`, 64 → 64 channels"}:
+            share = statistics.median(a / b for a, b in zip(values, rates[f"`torch.bmm`|{count}"], strict=True))
+            lines.append(row(program, count, "", "", spread([v / 1e9 for v in values], 0), f"{share:.0%}"))
             continue
         base = count if f"plain loop|{count}" in rates else str(counts[-1])
         over = statistics.median(a / b for a, b in zip(values, rates[f"plain loop|{base}"], strict=True))
