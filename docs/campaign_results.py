@@ -52,6 +52,20 @@ def homogeneous(rows: pd.DataFrame) -> str:
     return table((*head, "verdict", "campaign"), out)
 
 
+def inverse(row: pd.Series) -> str:
+    """2/slope, the degree that a slope speaks of, and the half-width of its interval in per cent."""
+    half = (row.ci_high - row.ci_low) / 2 / row.fitted
+    return f"{2 / row.fitted:.2f} ± {100 * half:.0f} %" if half < 1 else "–"
+
+
+def left(row: pd.Series) -> str:
+    """Loss left just below eta_crit, at the least and at the largest γ."""
+    table = pd.read_csv(RESULTS / row.campaign / "learned.csv")
+    mine = table[(table.entry == row.entry) & (table.steps == row.steps) & (table.regime == row.regime)]
+    mine = mine.sort_values("gamma")
+    return f"{mine.remaining.iloc[0]:.2f} … {mine.remaining.iloc[-1]:.2f}" if len(mine) else "–"
+
+
 def residual(rows: pd.DataFrame) -> str:
     """ResNets and ViTs, rich, against the three degrees."""
     chosen = rows[rows.predicted_by.isin(LAWS) & rows.arch.isin(["resnet", "vit"]) & (rows.regime == "rich")]
@@ -63,7 +77,7 @@ def residual(rows: pd.DataFrame) -> str:
         degree = group["degree"].dropna()
         out.append((
             {"resnet": "ResNet", "vit": "ViT"}[key[0]] + f", {key[1]}", key[3], NAMES[key[4]], f"{first.steps:g}",
-            f"{degree.iloc[0]:.2f}" if len(degree) else "–", slope(first), *cells,
+            f"{degree.iloc[0]:.2f}" if len(degree) else "–", inverse(first), slope(first), *cells, left(first),
             f"{first.gamma_low:.3g} … {first.gamma_high:.3g}", first.campaign,
         ))  # fmt: skip
     head = (
@@ -185,7 +199,8 @@ the longest budget is shown.
 
 Each fitted slope beside three predictions: 2/D over the window, with D measured 1.5 times below the boundary and
 written down before the boundary was traced; the same with the drift of D counted; and 2/D of the degree for large
-weights, which needs no training.
+weights, which needs no training. *Loss left*: at the end over that at the start, just below η_crit, at both ends of the
+window.
 
 {residual(rows)}
 ## Other seeds
