@@ -135,7 +135,7 @@ def test_the_appendix_is_written_whole(appendix_drawn):
 
 def test_a_second_call_trains_nothing_for_the_appendix_either(appendix_drawn, run, monkeypatch):
     folder, _ = appendix_drawn
-    names = ("appendix-sizes", "appendix-portraits", "appendix-budgets")
+    names = ("appendix-sizes", "appendix-budgets")
     before = {name: [(folder / f"{name}.{suffix}").read_bytes() for suffix in ("png", "md")] for name in names}
 
     def refuse(*_):
