@@ -139,7 +139,7 @@ def verdicts(ledger: pd.DataFrame) -> str:
             lines += ["", "Undetermined, and what would decide them:", ""]
         for _, row in ledger[ledger["verdict"] == verdict].iterrows():
             text = f"- {row['statement']} (`{row['id']}`): {measured(row)} against {row['predicted']}"
-            lines.append(text + (f"; {row['detail']}" if verdict == UNDETERMINED else ""))
+            lines.append(f"{text}; {row['detail']}")
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ would hide each other stand side by side. Dashed: slope = 2/D, nothing is fitted
 networks all of whose determined fits are consistent: {{ m("euler-degree-kinds") }}; of fits:
 {{ m("euler-degree") }}.\
 """
-APART = 0.024
+APART = 0.012
 """Distance of marks along 2/D that would hide each other."""
 
 ARCHES = {"mlp": ("o", "MLP"), "cnn": ("s", "CNN"), "resnet": ("D", "ResNet"), "vit": ("^", "ViT")}
