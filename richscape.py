@@ -437,7 +437,7 @@ class Figures:
         from empirical.experiments.lab import Lab
         from empirical.experiments.scales import SCALES
         from empirical.progress import ProgressBar
-        from empirical.runners import device_list, runner_on
+        from empirical.runners import available_cores, device_list, runner_on
         from empirical.store import RunDirectory
         from paper_figures.claims.tables import RESULTS
         from paper_figures.figures import chosen_figures, render
@@ -449,7 +449,10 @@ class Figures:
         scale = SCALES[self.scale].from_seed(self.first_seed).on(kind)
         store = RunDirectory(self.out, scale.describe())
         with runner_on(self.device, self.workers) as runner, ProgressBar() as progress:
-            rendered = render(names, AppendixExperiments(scale, Lab(store, runner, progress)), store, campaign)
+            experiments = AppendixExperiments(scale, Lab(store, runner, progress))
+            # a process more takes seconds to start, as long as a few figures take to draw
+            drawers = available_cores() if len(names) > 4 else 1
+            rendered = render(names, experiments, store, campaign, drawers)
         for name, seconds in rendered.seconds.items():
             print(f"{name}: {seconds:.0f} s")
         counts = rendered.ledger["verdict"].value_counts()

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from empirical.campaign.refit import refit
+from empirical.trace import fit_boundary
 from paper_figures.claims.tables import FIT, HELD_OUT, RESULTS, committed_tables
-from simulate import BoundaryPoints, fit_power_law
+from simulate import BoundaryPoints, ScalingFit
 
 DOCS = Path(__file__).parent
 NAMES = {"eta_crit": "η_crit", "eta_fail": "η_fail", "eta_max": "η_max"}
@@ -33,11 +34,6 @@ def slope(row: pd.Series) -> str:
     return f"{row.fitted:.3f} ± {(row.ci_high - row.ci_low) / 2:.3f}"
 
 
-def network(row: pd.Series) -> str:
-    """What was trained, in a few words."""
-    return f"{row.arch.upper() if row.arch != 'resnet' else 'ResNet'}, L = {row.depth}, {row.variant}"
-
-
 def homogeneous(rows: pd.DataFrame) -> str:
     """MLPs and CNNs against the toy's exact law at their depth."""
     chosen = rows[(rows.predicted_by == "depth") & rows.arch.isin(["mlp", "cnn"]) & (rows.optimizer == "gd")]
@@ -46,14 +42,28 @@ def homogeneous(rows: pd.DataFrame) -> str:
     )
     out = []
     for row in chosen.itertuples():
-        limit = {"mlp": "MLP", "cnn": "CNN"}[row.arch]
+        who = f"{row.arch.upper()}, L = {row.depth}, {row.variant.removeprefix('relu, ')}"
+        window = f"{row.gamma_low:.3g} … {row.gamma_high:.3g}"
         out.append((
-            f"{limit}, L = {row.depth}, {row.variant.removeprefix('relu, ')}", row.loss, NAMES[row.boundary], row.regime,
-            f"{row.predicted:.3f}", f"{row.predicted_window:.3f}", slope(row), f"{row.gamma_low:.3g} … {row.gamma_high:.3g}",
-            f"{row.steps:g}", row.n_points, MARKS[row.verdict], row.campaign,
+            who, row.loss, NAMES[row.boundary], row.regime, f"{row.predicted:.3f}", f"{row.predicted_window:.3f}",
+            slope(row), window, f"{row.steps:g}", row.n_points, MARKS[row.verdict], row.campaign,
         ))  # fmt: skip
     head = ("network", "loss", "boundary", "regime", "γ → 0 or ∞", "over the window", "fitted", "window of γ", "T", "n")
     return table((*head, "verdict", "campaign"), out)
+
+
+def inverse(row: pd.Series) -> str:
+    """2/slope, the degree that a slope speaks of, and the half-width of its interval in per cent."""
+    half = (row.ci_high - row.ci_low) / 2 / row.fitted
+    return f"{2 / row.fitted:.2f} ± {100 * half:.0f} %" if half < 1 else "–"
+
+
+def left(row: pd.Series) -> str:
+    """Loss left just below eta_crit, at the least and at the largest γ."""
+    table = pd.read_csv(RESULTS / row.campaign / "learned.csv")
+    mine = table[(table.entry == row.entry) & (table.steps == row.steps) & (table.regime == row.regime)]
+    mine = mine.sort_values("gamma")
+    return f"{mine.remaining.iloc[0]:.2f} … {mine.remaining.iloc[-1]:.2f}" if len(mine) else "–"
 
 
 def residual(rows: pd.DataFrame) -> str:
@@ -63,23 +73,34 @@ def residual(rows: pd.DataFrame) -> str:
     for key, group in chosen.groupby(["arch", "variant", "depth", "loss", "boundary"], sort=True):
         first = group.iloc[0]
         by = {row.predicted_by: row for row in group.itertuples()}
-        cells = [
-            f"{by[law].predicted_window:.3f}: {MARKS[by[law].verdict]}" if law in by else "–" for law in LAWS
-        ]
+        cells = [f"{by[law].predicted_window:.3f}: {MARKS[by[law].verdict]}" if law in by else "–" for law in LAWS]
         degree = group["degree"].dropna()
         out.append((
             {"resnet": "ResNet", "vit": "ViT"}[key[0]] + f", {key[1]}", key[3], NAMES[key[4]], f"{first.steps:g}",
-            f"{degree.iloc[0]:.2f}" if len(degree) else "–", slope(first), *cells,
+            f"{degree.iloc[0]:.2f}" if len(degree) else "–", inverse(first), slope(first), *cells, left(first),
             f"{first.gamma_low:.3g} … {first.gamma_high:.3g}", first.campaign,
         ))  # fmt: skip
-    head = ("network", "loss", "boundary", "T", "D at the largest γ", "fitted", *LAWS.values(), "window of γ", "campaign")
+    head = (
+        "network",
+        "loss",
+        "boundary",
+        "T",
+        "D at the largest γ",
+        "fitted",
+        *LAWS.values(),
+        "window of γ",
+        "campaign",
+    )
     return table(head, out)
 
 
 def _twins() -> list[tuple[Path, Path]]:
     """Folders of held-out seeds and the campaigns that they repeat."""
     return [
-        (again, RESULTS / again.name.replace("gpu-", "gpu/", 1) if again.name.startswith("gpu-") else RESULTS / again.name)
+        (
+            again,
+            RESULTS / again.name.replace("gpu-", "gpu/", 1) if again.name.startswith("gpu-") else RESULTS / again.name,
+        )
         for again in sorted((RESULTS / HELD_OUT).iterdir())
     ]
 
@@ -105,7 +126,7 @@ def held_out() -> tuple[str, int, int]:
     return table(head, out), same, decided
 
 
-def _pooled(*folders: Path):  # type: ignore[no-untyped-def]
+def _pooled(*folders: Path) -> dict[tuple[str, str], ScalingFit]:
     """One fit over the seeds of several campaigns, held against the law of the first."""
     found: dict[tuple[str, str], list[BoundaryPoints]] = {}
     laws = {}
@@ -117,10 +138,9 @@ def _pooled(*folders: Path):  # type: ignore[no-untyped-def]
     out = {}
     for (entry, name), parts in found.items():
         joint = BoundaryPoints(
-            name, *(np.concatenate([getattr(p, c) for p in parts]) for c in ("gamma", "seed", "eta", "eta_low", "eta_high"))
+            name,
+            *(np.concatenate([getattr(p, c) for p in parts]) for c in ("gamma", "seed", "eta", "eta_low", "eta_high")),
         )
-        from empirical.trace import fit_boundary
-
         plan = laws[entry, name]
         out[entry, name] = fit_boundary(joint, plan.window, **plan.law)
     return out
@@ -160,15 +180,16 @@ def summary(rows: pd.DataFrame) -> str:
 
 
 def main() -> None:
+    """Write the page."""
     rows = committed_tables()
     assert rows is not None
     rows = rows.sort_values(FIT, kind="stable")
     seeds, same, decided = held_out()
     page = f"""# Results of the campaigns
 
-Made by `python docs/campaign_results.py` from `paper_figures/results`; [campaigns](campaigns.md) has the definitions and
-what the numbers mean. Slopes are d ln η/d ln γ with 95 % intervals; of several campaigns that measured one slope the
-longest budget is shown.
+Made by `python docs/campaign_results.py` from `paper_figures/results`; [campaigns](campaigns.md) has the definitions
+and what the numbers mean. Slopes are d ln η/d ln γ with 95 % intervals; of several campaigns that measured one slope
+the longest budget is shown.
 
 {summary(rows)}
 ## MLPs and CNNs
@@ -176,8 +197,10 @@ longest budget is shown.
 {homogeneous(rows)}
 ## ResNets and vision transformers, rich
 
-Each fitted slope beside three predictions that were written down before it: 2/D over the window as measured 1.5 times below
-the boundary, the same with the drift of D counted, and 2/D of the degree for large weights.
+Each fitted slope beside three predictions: 2/D over the window, with D measured 1.5 times below the boundary and
+written down before the boundary was traced; the same with the drift of D counted; and 2/D of the degree for large
+weights, which needs no training. *Loss left*: at the end over that at the start, just below η_crit, at both ends of the
+window.
 
 {residual(rows)}
 ## Other seeds
@@ -188,8 +211,8 @@ verdicts are the same. *All seeds* is one fit to both.
 {seeds}
 ## Momentum and batch size
 
-MLPs of width 16, L = 3, 7×7 inputs, T = 300: boundaries of heavy ball over those of gradient descent at the same γ. Without
-noise the ratio is 1 + β = 1.9.
+MLPs of width 16, L = 3, 7×7 inputs, T = 300: boundaries of heavy ball over those of gradient descent at the same γ.
+Without noise the ratio is 1 + β = 1.9.
 
 {momentum()}"""
     (DOCS / "campaign_results.md").write_text(page, encoding="utf-8")

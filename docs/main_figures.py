@@ -6,7 +6,7 @@ python docs/main_figures.py runs/figures runs/again
 
 It writes docs/figures.md and a small docs/images/NAME.png for every figure, and into
 paper_figures/results/figures-SCALE the ledger and captions of the first run, and reproduction.csv: the same numbers in
-the second one, which may be left out.
+the second one. Where that is left out, those that reproduction.csv has from an earlier one are compared again.
 """
 
 from __future__ import annotations
@@ -71,26 +71,52 @@ def save_slopes(target: Path) -> None:
             slopes_figure(tables).savefig(target, metadata={"Software": None})
 
 
-def keep(folder: Path, again: Path | None) -> Path:
+def results(folder: Path) -> Path:
+    """Where the repository keeps the tables of a run.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        A folder, which need not exist.
+    """
+    return RESULTS / f"figures-{json.loads((folder / 'manifest.json').read_text())['config']['name']}"
+
+
+def other_seeds(out: Path, again: Path | None) -> pd.DataFrame | None:
+    """The ledger of the run on other seeds.
+
+    Args:
+        out: where the repository keeps tables.
+        again: of that run, if it is at hand.
+
+    Returns:
+        The ledger; what an earlier comparison has of it where the run is not at hand, ``None`` without that.
+    """
+    if again is not None:
+        return pd.read_csv(again / "claims.csv")
+    if not (out / "reproduction.csv").exists():
+        return None
+    table = pd.read_csv(out / "reproduction.csv")
+    named = {f"{name}_again": name for name in (*NUMBERS, "verdict")}
+    return table[["id", *named]].rename(columns=named)
+
+
+def keep(folder: Path, again: pd.DataFrame | None) -> None:
     """Put the tables of a run where the repository keeps results.
 
     Args:
         folder: of the finished run.
-        again: of the run on other seeds, if there is one.
-
-    Returns:
-        Where they are.
+        again: ledger of the run on other seeds, if there is one.
     """
-    scale = json.loads((folder / "manifest.json").read_text())["config"]["name"]
-    out = RESULTS / f"figures-{scale}"
+    out = results(folder)
     out.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
         if (folder / name).exists():
             shutil.copyfile(folder / name, out / name)
     if again is not None:
-        table = reproduction(*(pd.read_csv(run / "claims.csv") for run in (folder, again)))
+        table = reproduction(pd.read_csv(folder / "claims.csv"), again)
         table.to_csv(out / "reproduction.csv", index=False, float_format="%.6g")
-    return out
 
 
 def recurrence(table: pd.DataFrame) -> str:
@@ -139,7 +165,7 @@ def verdicts(ledger: pd.DataFrame) -> str:
             lines += ["", "Undetermined, and what would decide them:", ""]
         for _, row in ledger[ledger["verdict"] == verdict].iterrows():
             text = f"- {row['statement']} (`{row['id']}`): {measured(row)} against {row['predicted']}"
-            lines.append(text + (f"; {row['detail']}" if verdict == UNDETERMINED else ""))
+            lines.append(f"{text}; {row['detail']}")
     return "\n".join(lines)
 
 
@@ -171,12 +197,12 @@ def section(folder: Path, name: str, ledger: pd.DataFrame, scale: str) -> list[s
     ]
 
 
-def page(folder: Path, again: Path | None = None) -> str:
+def page(folder: Path, again: pd.DataFrame | None = None) -> str:
     """The page, and the images beside it.
 
     Args:
         folder: of the finished run.
-        again: of the run on other seeds, if there is one.
+        again: ledger of the run on other seeds, if there is one.
 
     Returns:
         Markdown.
@@ -191,7 +217,7 @@ each command stands how long it took in that run, {total:.0f} minutes in all, wi
 second call draws from what the directory holds."""
     parts = ["# The figures", intro, verdicts(ledger)]
     if again is not None:
-        parts.append(recurrence(reproduction(ledger, pd.read_csv(again / "claims.csv"))))
+        parts.append(recurrence(reproduction(ledger, again)))
     for heading, group in (("Main figures", FIGURES), ("Appendix", APPENDIX)):
         parts.append(f"## {heading}")
         for name in group:
@@ -202,6 +228,7 @@ second call draws from what the directory holds."""
 
 if __name__ == "__main__":
     runs = [Path(argument) for argument in sys.argv[1:]]
-    keep(runs[0], runs[1] if len(runs) > 1 else None)
-    (DOCS / "figures.md").write_text(page(*runs), encoding="utf-8")
+    other = other_seeds(results(runs[0]), runs[1] if len(runs) > 1 else None)
+    keep(runs[0], other)
+    (DOCS / "figures.md").write_text(page(runs[0], other), encoding="utf-8")
     save_slopes(DOCS / "images" / "slopes.png")

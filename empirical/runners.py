@@ -28,7 +28,7 @@ from empirical.shard import Block, train_block
 from theory.errors import InputError, positive_integer
 
 POOL_FROM_CELL_STEPS = 200_000
-"""Work below which starting processes (seconds each) costs more than they save."""
+"""Work, in all rounds so far, below which starting processes (seconds each) costs more than they save."""
 
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """How PyTorch's own messages speak of it; not all of them have a type."""
@@ -160,6 +160,7 @@ class Runner:
         self.devices: tuple[str | None, ...] = devices or (None,)
         self.notice = notice or (lambda line: print(line, file=sys.stderr))
         self._pool: ProcessPoolExecutor | None = None
+        self._work = 0
         self._processes: set[BaseProcess] = set()
 
     def __enter__(self) -> Runner:
@@ -188,8 +189,8 @@ class Runner:
             KeyboardInterrupt: after the blocks at hand have been yielded.
         """
         blocks = list(blocks)
-        work = sum(len(block.gamma) * block.config.steps for block in blocks)
-        if self._pool is None and (self.workers == 1 or len(blocks) < 2 or work < POOL_FROM_CELL_STEPS):
+        self._work += sum(len(block.gamma) * block.config.steps for block in blocks)
+        if self._pool is None and (self.workers == 1 or len(blocks) < 2 or self._work < POOL_FROM_CELL_STEPS):
             yield from self._run_here(blocks)
         else:
             yield from self._run_pooled(blocks)

@@ -118,8 +118,15 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": versions,
         "source_revision": source_revision(),
-        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()} | _gpus(),
     }
+
+
+def _gpus() -> dict[str, list[str]]:
+    torch = sys.modules.get("torch")  # what trained nothing does not wait for it
+    if torch is None or not torch.cuda.is_available():
+        return {}
+    return {"gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]}
 
 
 def source_revision() -> str:

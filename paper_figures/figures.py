@@ -6,8 +6,14 @@ Every number of a caption is taken from the ledger of claims, with its interval.
 from __future__ import annotations
 
 import json
+import multiprocessing
+import signal
 import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +34,7 @@ from paper_figures.claims import CLAIMS, committed_tables
 from paper_figures.claims.tables import RESULTS
 from paper_figures.figure import PaperFigure
 from paper_figures.ledger import judge_all, measured, to_csv, to_html
-from paper_figures.output import Provenance, save_figure
+from paper_figures.output import Provenance, figure_files
 from theory.errors import InputError, one_of
 
 RUNTIMES = "runtimes.json"
@@ -145,8 +151,52 @@ def _runtimes(store: RunDirectory, seconds: dict[str, float]) -> dict[str, float
     return before | {name: round(max(took, before.get(name, 0.0)), 1) for name, took in seconds.items()}
 
 
+def draw(name: str, data: Mapping[str, Any], made: Provenance) -> tuple[dict[str, bytes], float]:
+    """Draw one figure.
+
+    Args:
+        name: of ``EVERY``.
+        data: what it needs, by name.
+        made: for the metadata.
+
+    Returns:
+        The content of its files by their suffix, and the seconds that it took.
+    """
+    start = time.monotonic()
+    return figure_files(EVERY[name].draw(data), made), time.monotonic() - start
+
+
+@contextmanager
+def _drawers(processes: int) -> Iterator[Callable[..., Callable[[], tuple[dict[str, bytes], float]]]]:
+    """How to draw: in processes of their own while the next experiment runs, or here where one process is enough.
+
+    Yields:
+        Takes the arguments of ``draw``, and gives what waits for its result.
+    """
+    if processes < 2:
+        yield lambda *task: partial(_same, draw(*task))
+        return
+    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=_leave_ctrl_c)
+    try:
+        yield lambda *task: pool.submit(draw, *task).result
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _leave_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to end
+
+
 def render(
-    names: tuple[str, ...], experiments: AppendixExperiments, store: RunDirectory, campaign: Path = RESULTS
+    names: tuple[str, ...],
+    experiments: AppendixExperiments,
+    store: RunDirectory,
+    campaign: Path = RESULTS,
+    drawers: int = 1,
 ) -> Rendered:
     """Compute what is missing, draw the figures, judge the claims, write captions.
 
@@ -156,6 +206,7 @@ def render(
         store: where files go: ``NAME.png, .svg, .pdf, .md``, ``claims.csv``, ``claims.html`` and ``runtimes.json``;
             ``appendix.json`` says what was trained for the appendix, as the manifest does for the main figures.
         campaign: folder below which the tables of campaigns lie.
+        drawers: processes that draw; one draws in this process.
 
     Returns:
         What was written.
@@ -169,14 +220,21 @@ def render(
     tables = committed_tables(campaign)
     if tables is not None:
         data["tables"] = tables
-    for name in names:
-        figure, start = EVERY[name], time.monotonic()
-        for need in (*figure.needs, *figure.bears_on):
-            if need != "tables":
-                data[need] = getattr(experiments, need)
-        made = Provenance(figure.title, command.format(figure=name), revision)
-        files += save_figure(store, name, figure.draw(data), made)
-        seconds[name] = time.monotonic() - start
+    with _drawers(drawers) as drawing:
+        waiting = {}
+        for name in names:
+            figure, start = EVERY[name], time.monotonic()
+            for need in (*figure.needs, *figure.bears_on):
+                if need != "tables":
+                    data[need] = getattr(experiments, need)
+            seconds[name] = time.monotonic() - start
+            mine = {need: data[need] for need in figure.needs}
+            made = Provenance(figure.title, command.format(figure=name), revision)
+            waiting[name] = drawing(name, mine, made)
+        for name, wait in waiting.items():
+            drawn, took = wait()
+            seconds[name] += took
+            files += [store.write(f"{name}.{suffix}", content) for suffix, content in drawn.items()]
     ledger = judge_all(CLAIMS, data, command)
     texts = {f"{name}.md": caption(EVERY[name], ledger, scale) + "\n" for name in names}
     texts["claims.csv"] = to_csv(ledger)

@@ -5,6 +5,7 @@ No date: the same numbers drawn by the same source are the same bytes.
 
 from __future__ import annotations
 
+import io
 import logging
 from dataclasses import dataclass
 from functools import partial
@@ -48,6 +49,28 @@ class Provenance:
         return {"Title": self.title, "Subject": made, "Creator": "richscape", "CreationDate": None, "Producer": None}
 
 
+def figure_files(figure: Figure, provenance: Provenance) -> dict[str, bytes]:
+    """Draw a figure in three formats, and close it.
+
+    Args:
+        figure: the figure.
+        provenance: for the metadata.
+
+    Returns:
+        The content of each file by its suffix.
+    """
+    out = {}
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of old time stamps in fonts
+    with house_style():  # resolution, fonts and the salt of an SVG's names are looked up when it is saved
+        for suffix in ("png", "svg", "pdf"):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=suffix, metadata=provenance.metadata(suffix))
+            out[suffix] = buffer.getvalue()
+            figure.set_layout_engine("none")  # one layout for all three, found once: it is most of the time
+    plt.close(figure)
+    return out
+
+
 def save_figure(store: RunDirectory, name: str, figure: Figure, provenance: Provenance) -> list[Path]:
     """Write a figure in three formats, and close it.
 
@@ -60,15 +83,8 @@ def save_figure(store: RunDirectory, name: str, figure: Figure, provenance: Prov
     Returns:
         The files.
     """
-    out = []
-    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of old time stamps in fonts
-    with house_style():  # resolution, fonts and the salt of an SVG's names are looked up when it is saved
-        for suffix in ("png", "svg", "pdf"):
-            write = partial(figure.savefig, metadata=provenance.metadata(suffix))
-            out.append(store.write_with(f"{name}.{suffix}", write))
-            figure.set_layout_engine("none")  # one layout for all three, found once: it is most of the time
-    plt.close(figure)
-    return out
+    drawn = figure_files(figure, provenance)
+    return [store.write(f"{name}.{suffix}", content) for suffix, content in drawn.items()]
 
 
 def save_plain(store: RunDirectory, name: str, figure: Figure, *, grows: bool = False) -> tuple[Path, Path]:

@@ -105,6 +105,41 @@ def cells_dataset(result: CampaignResult) -> xr.Dataset:
     return xr.Dataset(data, attrs=about)
 
 
+_EIGHT = "{:.8g}"
+
+
+def learned_table(cells: xr.Dataset, boundaries: pd.DataFrame) -> pd.DataFrame:
+    """How much networks have learned when their budget ends, just below eta_crit: the columns of ``learned.csv``.
+
+    The exponents of theory are those of networks that end in the same state at every γ; where this loss changes along a
+    window, they do not.
+
+    Args:
+        cells: as ``cells_dataset`` gives them, or ``cells.nc`` has them.
+        boundaries: as ``boundary_table`` gives them, or ``boundaries.csv`` has them.
+
+    Returns:
+        One row a unit and γ: ``entry, steps, regime, gamma, seeds, remaining`` (median over seeds of the loss at the
+        end over that at the start, of the last cell below eta_crit), ``least, largest``.
+    """
+    columns = ["entry", "steps", "regime", "gamma", "seeds", "remaining", "least", "largest"]
+    if not len(boundaries):
+        return pd.DataFrame(columns=columns)
+    units = cells.attrs["units"].split()
+    run = pd.DataFrame({name: cells[name].values for name in ("unit", "gamma", "eta", "seed")})
+    run["remaining"] = cells["final_loss"].values / cells["initial_loss"].values
+    run["unit"] = [units[i] for i in run["unit"]]
+    below = boundaries[boundaries["boundary"] == "eta_crit"].copy()
+    below["unit"] = [f"{row.entry}.T{row.steps}.{row.regime}" for row in below.itertuples()]
+    # boundaries.csv has ten digits
+    at = {frame_name: frame["gamma"].map(_EIGHT.format) + " " + frame[eta].map(_EIGHT.format)
+          for frame_name, frame, eta in (("run", run, "eta"), ("below", below, "eta_low"))}  # fmt: skip
+    run, key = run.assign(at=at["run"]), ["unit", "seed", "at"]
+    met = below.assign(at=at["below"]).merge(run[[*key, "remaining"]].drop_duplicates(key), on=key)
+    grouped = met.groupby(["entry", "steps", "regime", "gamma"], sort=False)["remaining"]
+    return grouped.agg(seeds="size", remaining="median", least="min", largest="max").reset_index()[columns]
+
+
 def save(result: CampaignResult, store: RunDirectory) -> None:
     """Write the tables of all finished units: ``*.csv`` and ``cells.nc``.
 
@@ -117,10 +152,14 @@ def save(result: CampaignResult, store: RunDirectory) -> None:
         + [{"unit": name, "reason": f"refused: {why}"} for name, why in result.refused.items()],
         columns=["unit", "reason"],
     )
-    tables = {"boundaries": boundary_table(result), "exponents": exponent_table(result)}
+    boundaries, cells = boundary_table(result), cells_dataset(result)
+    tables = {
+        "boundaries": boundaries,
+        "exponents": exponent_table(result),
+        "learned": learned_table(cells, boundaries),
+    }
     tables |= {"degrees": degree_table(result), "windows": windows, "laws": law_table(result)}
     for name, table in tables.items():
         store.write(f"{name}.csv", table.to_csv(index=False, float_format="%.10g"), grows=True)
-    cells = cells_dataset(result)
     packed: dict[Hashable, Any] = {name: {"zlib": True, "complevel": 4} for name in cells.data_vars}
     store.write_with("cells.nc", lambda path: cells.to_netcdf(path, engine="netcdf4", encoding=packed), grows=True)

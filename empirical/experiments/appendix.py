@@ -146,7 +146,8 @@ def _scale(
         portraits=PortraitsConfig(_grids(grid, networks), portraits["gamma"], portraits["eta"]),
         depths=FamilyConfig("depth", by_depth, upper, **trace),
         lower=FamilyConfig("budget", by_budget, ("eta_min",), gamma=gamma, seeds=1),
-        widths=FamilyConfig("width", by_width, upper, **trace),
+        # the exponent in width is that between two members alone: it needs more seeds than a slope over γ
+        widths=FamilyConfig("width", by_width, upper, **trace | {"seeds": 4}),
         batches=FamilyConfig("batch", by_batch, upper, **trace),
         width_curves=SharedRatesConfig("width", by_width, **curves),
         batch_curves=SharedRatesConfig("batch", by_batch, **curves),

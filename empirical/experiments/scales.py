@@ -118,9 +118,9 @@ SCALES: dict[str, Scale] = {
         cross_entropy=PlaneConfig(
             TrainingConfig(**_CNN, steps=400),
             (1e-4, 1e4, 25),
-            (1e-12, 1e4, 49),
+            (1e-12, 1e4, 33),
             BOUNDARIES_CE,
-            window_points=(7, 7),
+            window_points=(5, 7),
             resolution=0.06,
         ),
         curves=CurvesConfig(steps=2000, budgets=(200, 600, 2000), seeds=5, every=3),

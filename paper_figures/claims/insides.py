@@ -42,9 +42,9 @@ def rich_sharpness(landscape: xr.Dataset) -> Finding:
     return Finding(f"−2/L = {-2 / int(landscape.attrs['depth']):.3f}", *_numbers(sharpness_fits(landscape).get("rich")))
 
 
-def _numbers(fit: ScalingFit | None) -> tuple[float, tuple[float, float], str, str]:
+def _numbers(fit: ScalingFit | None) -> tuple[float, tuple[float, float], str, str, str]:
     found = of_fit(fit)
-    return found.measured, found.interval, found.verdict, found.detail
+    return found.measured, found.interval, found.verdict, found.detail, found.needs
 
 
 def lazy_outliers(matrix: str) -> Callable[[xr.Dataset], Finding]:

@@ -143,6 +143,22 @@ def _everywhere(regime: str, loss: str) -> Callable[[pd.DataFrame], Finding]:
     return judge
 
 
+def _other_degree(by: str) -> Callable[[pd.DataFrame], Finding]:
+    def judge(tables: pd.DataFrame) -> Finding:
+        """Supported when every determined rich fit with this prediction is consistent with it, under gradient descent.
+
+        On four or more kinds of networks; not supported as for the claims on every architecture, with the same choice
+        among campaigns. Written after results of the first campaign had suggested the prediction.
+
+        Returns:
+            The finding.
+        """
+        chosen = (tables["predicted_by"] == by) & (tables["regime"] == "rich") & (tables["optimizer"] == "gd")
+        return judge_rows(tables[chosen], "all consistent", LEAST_ARCHITECTURES)
+
+    return judge
+
+
 def euler_degree_law(tables: pd.DataFrame) -> Finding:
     """Supported when every determined rich fit that was predicted from an Euler degree is consistent with 2/D.
 
@@ -165,4 +181,8 @@ TABLES: tuple[Claim, ...] = (
     ),
     Claim("euler-degree", "the rich exponent of any network is 2/D, with D its measured Euler degree", "this project",
           FIGURE, ("tables",), euler_degree_law),
+    Claim("euler-degree-drift", "the rich exponent of a ResNet or ViT is 2/D − 2 d ln D/d ln γ, while D drifts",
+          "this project", FIGURE, ("tables",), _other_degree("euler_degree_drift")),
+    Claim("large-weights", "the rich exponent of a ResNet or ViT is 2/D, with D its degree at large weights",
+          "this project", FIGURE, ("tables",), _other_degree("large_weights")),
 )  # fmt: skip

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 FILES = (
-    "boundaries.csv cells.nc degrees.csv exponents.csv journal.jsonl laws.csv manifest.json predictions.json "
-    "report.html slopes.png slopes.svg windows.csv"
+    "boundaries.csv cells.nc degrees.csv exponents.csv journal.jsonl laws.csv learned.csv manifest.json "
+    "predictions.json report.html slopes.png slopes.svg windows.csv"
 )
 CAMPAIGN = {
     "format": 1,

@@ -37,7 +37,7 @@ CAMPAIGN = {
         },
     ],
 }
-TABLES = ("boundaries.csv", "exponents.csv", "degrees.csv", "laws.csv", "windows.csv")
+TABLES = ("boundaries.csv", "exponents.csv", "degrees.csv", "laws.csv", "learned.csv", "windows.csv")
 
 
 class Counting:
@@ -105,6 +105,32 @@ def test_tables_have_the_columns_of_the_contract(finished):
     # bias-free ReLU: homogeneous of degree 2 at every weight, in double precision
     np.testing.assert_allclose(by_degree["degree"], 2, rtol=1e-9)
     np.testing.assert_allclose(by_degree["predicted"], 1, rtol=1e-9)
+
+
+def test_learned_is_the_loss_of_the_last_cell_below_the_boundary(finished):
+    folder, _ = finished
+    learned, boundaries = pd.read_csv(folder / "learned.csv"), pd.read_csv(folder / "boundaries.csv")
+    crit = boundaries[boundaries["boundary"] == "eta_crit"]
+    assert learned["seeds"].sum() == len(crit)
+    with xr.open_dataset(folder / "cells.nc") as cells:
+        units = cells.attrs["units"].split()
+        for row in learned.itertuples():
+            mine = (cells.unit.values == units.index(f"{row.entry}.T{row.steps}.{row.regime}")) & np.isclose(
+                cells.gamma.values, row.gamma, rtol=1e-6, atol=0
+            )
+            rows = crit[
+                (crit.entry == row.entry)
+                & (crit.regime == row.regime)
+                & np.isclose(crit.gamma, row.gamma, rtol=1e-6, atol=0)
+            ]
+            found = []
+            for seed, eta in zip(rows.seed, rows.eta_low, strict=True):
+                here = mine & (cells.seed.values == seed) & np.isclose(cells.eta.values, eta, rtol=1e-6, atol=0)
+                found.append(float((cells.final_loss / cells.initial_loss).values[here][0]))
+            np.testing.assert_allclose(
+                [row.remaining, row.least, row.largest], [np.median(found), min(found), max(found)]
+            )
+            assert row.largest < 1  # they learned
 
 
 def test_lazy_slopes_are_2_as_theory_has_it(finished):

@@ -118,6 +118,17 @@ def test_small_work_starts_no_processes():
         assert runner._pool is None
 
 
+def test_many_small_rounds_together_start_processes(monkeypatch):
+    """A trace is many rounds, none of which is worth a pool by itself."""
+    work = sum(len(block.gamma) * block.config.steps for block in BLOCKS)
+    monkeypatch.setattr(runners, "POOL_FROM_CELL_STEPS", 2 * work)
+    with Runner(2) as runner:
+        first = arrays(runner.run(BLOCKS))
+        assert runner._pool is None
+        assert_identical(first, arrays(runner.run(BLOCKS)))
+        assert runner._pool is not None
+
+
 @pytest.mark.parametrize("workers", [0, -1, 1.5])
 def test_workers_are_counted_from_one(workers):
     with pytest.raises(InputError, match="workers"):

@@ -187,7 +187,7 @@ def make_fits(**changed):
     """Two boundaries of one network, each held against its depth and against its degree."""
     one = dict.fromkeys(COLUMNS) | {
         "arch": "mlp", "variant": "relu, width 64", "depth": 4, "loss": "mse", "optimizer": "gd", "regime": "rich",
-        "fitted": 0.5, "n_points": 18, "steps": 300, "entry": "mlp-4", "verdict": "consistent",
+        "fitted": 0.5, "predicted_window": 0.5, "n_points": 18, "steps": 300, "entry": "mlp-4", "verdict": "consistent",
     }  # fmt: skip
     rows = [
         one | {"boundary": boundary, "predicted_by": by} | changed
@@ -223,6 +223,17 @@ def test_a_fit_held_against_two_predictions_counts_once():
     finding = BY_ID["everywhere-rich-mse"].judge(pd.concat(kinds, ignore_index=True))
     assert finding.verdict == "supported"
     assert "among 4 on 4 kinds of networks, from one (T = 300)" in finding.detail
+
+
+@pytest.mark.parametrize(("claim", "by"), [("euler-degree-drift", "euler_degree_drift"), ("large-weights",) * 2])
+def test_other_degrees_are_judged_from_their_own_rows(claim, by):
+    by = by.replace("-", "_")
+    kinds = [make_fits(variant=f"relu, width {width}", campaign="one") for width in (16, 32, 64, 128)]
+    rows = pd.concat(kinds, ignore_index=True)
+    assert BY_ID[claim].judge(rows).verdict == "undetermined"  # there are none
+    other = rows.assign(predicted_by=by)
+    assert BY_ID[claim].judge(pd.concat([rows.assign(verdict="inconsistent"), other])).verdict == "supported"
+    assert BY_ID[claim].judge(pd.concat([rows, other.assign(verdict="inconsistent")])).verdict == "not supported"
 
 
 def test_cross_entropy_is_judged_from_a_campaign_only_where_this_run_decides_nothing(make):
