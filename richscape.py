@@ -451,8 +451,8 @@ class Figures:
         with runner_on(self.device, self.workers) as runner, ProgressBar() as progress:
             experiments = AppendixExperiments(scale, Lab(store, runner, progress))
             # a process more takes seconds to start, as long as a few figures take to draw
-            drawers = available_cores() if len(names) > 4 else 1
-            rendered = render(names, experiments, store, campaign, drawers)
+            apart = available_cores() > 1 and len(names) > 4
+            rendered = render(names, experiments, store, campaign, apart)
         for name, seconds in rendered.seconds.items():
             print(f"{name}: {seconds:.0f} s")
         counts = rendered.ledger["verdict"].value_counts()

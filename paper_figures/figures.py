@@ -9,11 +9,10 @@ import json
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,25 +165,44 @@ def draw(name: str, data: Mapping[str, Any], made: Provenance) -> tuple[dict[str
     return figure_files(EVERY[name].draw(data), made), time.monotonic() - start
 
 
-@contextmanager
-def _drawers(processes: int) -> Iterator[Callable[..., Callable[[], tuple[dict[str, bytes], float]]]]:
-    """How to draw: in processes of their own while the next experiment runs, or here where one process is enough.
+Task = tuple[str, Mapping[str, Any], Provenance]
+"""Arguments of ``draw``."""
 
-    Yields:
-        Takes the arguments of ``draw``, and gives what waits for its result.
+
+class _Drawing:
+    """Draws every other figure in a process of its own, while the next experiment runs, and the rest here at the end.
+
+    Args:
+        apart: whether there is such a process.
     """
-    if processes < 2:
-        yield lambda *task: partial(_same, draw(*task))
-        return
-    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=_leave_ctrl_c)
-    try:
-        yield lambda *task: pool.submit(draw, *task).result
-    finally:
-        pool.shutdown(cancel_futures=True)
 
+    def __init__(self, apart: bool) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_leave_ctrl_c) if apart else None
+        self._tasks: list[tuple[Task, Future[tuple[dict[str, bytes], float]] | None]] = []
 
-def _same(value: Any) -> Any:
-    return value
+    def __enter__(self) -> _Drawing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def begin(self, task: Task) -> None:
+        """Have a figure drawn when there is time."""
+        away = self._pool is not None and len(self._tasks) % 2 == 0
+        self._tasks.append((task, self._pool.submit(draw, *task) if away and self._pool is not None else None))
+
+    def finish(self) -> dict[str, tuple[dict[str, bytes], float]]:
+        """Results of ``draw`` by the name of the figure, in the order in which they were begun."""
+        here = {task[0]: draw(*task) for task, future in self._tasks if future is None}
+        out = {}
+        for task, future in self._tasks:
+            try:
+                out[task[0]] = here[task[0]] if future is None else future.result()
+            except BrokenProcessPool:  # it was killed, as for want of memory
+                out[task[0]] = draw(*task)
+        return out
 
 
 def _leave_ctrl_c() -> None:
@@ -196,7 +214,7 @@ def render(
     experiments: AppendixExperiments,
     store: RunDirectory,
     campaign: Path = RESULTS,
-    drawers: int = 1,
+    apart: bool = False,
 ) -> Rendered:
     """Compute what is missing, draw the figures, judge the claims, write captions.
 
@@ -206,7 +224,7 @@ def render(
         store: where files go: ``NAME.png, .svg, .pdf, .md``, ``claims.csv``, ``claims.html`` and ``runtimes.json``;
             ``appendix.json`` says what was trained for the appendix, as the manifest does for the main figures.
         campaign: folder below which the tables of campaigns lie.
-        drawers: processes that draw; one draws in this process.
+        apart: draw half of the figures in a process of its own.
 
     Returns:
         What was written.
@@ -220,8 +238,7 @@ def render(
     tables = committed_tables(campaign)
     if tables is not None:
         data["tables"] = tables
-    with _drawers(drawers) as drawing:
-        waiting = {}
+    with _Drawing(apart) as drawing:
         for name in names:
             figure, start = EVERY[name], time.monotonic()
             for need in (*figure.needs, *figure.bears_on):
@@ -230,9 +247,8 @@ def render(
             seconds[name] = time.monotonic() - start
             mine = {need: data[need] for need in figure.needs}
             made = Provenance(figure.title, command.format(figure=name), revision)
-            waiting[name] = drawing(name, mine, made)
-        for name, wait in waiting.items():
-            drawn, took = wait()
+            drawing.begin((name, mine, made))
+        for name, (drawn, took) in drawing.finish().items():
             seconds[name] += took
             files += [store.write(f"{name}.{suffix}", content) for suffix, content in drawn.items()]
     ledger = judge_all(CLAIMS, data, command)
