@@ -22,7 +22,7 @@ OPTIONS = {
     "simulate": "--out --loss --depth --gamma --eta --steps --optimizer --beta --label-noise --batch --seeds",
     "sweep": NETWORK + " --eta",
     "trace": NETWORK + " --boundaries --resolution",
-    "compare": "--out --preset --campaign --depths --width --steps --seeds --data --device --workers",
+    "compare": "--out --preset --campaign --depths --width --steps --seeds --first-seed --data --device --workers",
 }
 
 
