@@ -6,6 +6,7 @@ campaign from ``manifest.json``, ``boundaries.csv`` and ``predictions.json``.
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,7 @@ def refit(folder: Path | str) -> CampaignResult:
     plans, refused = plan_all(campaign)
     made = folder / "predictions.json"
     predictions = json.loads(made.read_text(encoding="utf-8")) if made.exists() else {}
-    _read(folder, "boundaries.csv")
-    table = pd.read_csv(folder / "boundaries.csv")
+    table = pd.read_csv(io.StringIO(_read(folder, "boundaries.csv")))
     done = []
     for unit in campaign.units():
         mine = table["entry"].eq(unit.entry.name) & table["steps"].eq(unit.steps) & table["regime"].eq(unit.regime)
