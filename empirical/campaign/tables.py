@@ -105,7 +105,9 @@ def cells_dataset(result: CampaignResult) -> xr.Dataset:
     return xr.Dataset(data, attrs=about)
 
 
-_EIGHT = "{:.8g}"
+def _at(gamma: pd.Series, eta: pd.Series) -> pd.Series:
+    """A place in the plane that survives the ten digits of ``boundaries.csv``."""
+    return gamma.map("{:.8g}".format) + " " + eta.map("{:.8g}".format)
 
 
 def learned_table(cells: xr.Dataset, boundaries: pd.DataFrame) -> pd.DataFrame:
@@ -131,11 +133,9 @@ def learned_table(cells: xr.Dataset, boundaries: pd.DataFrame) -> pd.DataFrame:
     run["unit"] = [units[i] for i in run["unit"]]
     below = boundaries[boundaries["boundary"] == "eta_crit"].copy()
     below["unit"] = [f"{row.entry}.T{row.steps}.{row.regime}" for row in below.itertuples()]
-    # boundaries.csv has ten digits
-    at = {frame_name: frame["gamma"].map(_EIGHT.format) + " " + frame[eta].map(_EIGHT.format)
-          for frame_name, frame, eta in (("run", run, "eta"), ("below", below, "eta_low"))}  # fmt: skip
-    run, key = run.assign(at=at["run"]), ["unit", "seed", "at"]
-    met = below.assign(at=at["below"]).merge(run[[*key, "remaining"]].drop_duplicates(key), on=key)
+    key = ["unit", "seed", "at"]
+    run, below = run.assign(at=_at(run["gamma"], run["eta"])), below.assign(at=_at(below["gamma"], below["eta_low"]))
+    met = below.merge(run[[*key, "remaining"]].drop_duplicates(key), on=key)
     grouped = met.groupby(["entry", "steps", "regime", "gamma"], sort=False)["remaining"]
     return grouped.agg(seeds="size", remaining="median", least="min", largest="max").reset_index()[columns]
 
