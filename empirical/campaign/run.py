@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from numpy.typing import NDArray
 
@@ -108,15 +109,15 @@ def fit_unit(planned: Plan, points: dict[str, BoundaryPoints], prediction: Predi
             fits[name, "euler_degree"] = fit_against(prediction, found, ends)
             if prediction.drifts:
                 fits[name, "euler_degree_drift"] = fit_against(prediction, found, ends, drift=True)
+        fit = partial(
+            fit_power_law, found.gamma, found.eta,
+            eta_low=found.eta_low, eta_high=found.eta_high, seed=found.seed, window=ends,
+        )  # fmt: skip
         if rich and not planned.exact and name != "eta_min":
-            fits[name, "large_weights"] = fit_power_law(
-                found.gamma, found.eta, eta_low=found.eta_low, eta_high=found.eta_high, seed=found.seed, window=ends,
-                predicted=power_of(planned.config.optimizer) / law_depth(planned.config)[0],
-            )  # fmt: skip
+            degree, _ = law_depth(planned.config)
+            fits[name, "large_weights"] = fit(predicted=power_of(planned.config.optimizer) / degree)
         if not any(boundary == name for boundary, _ in fits):
-            fits[name, "none"] = fit_power_law(
-                found.gamma, found.eta, eta_low=found.eta_low, eta_high=found.eta_high, seed=found.seed, window=ends
-            )
+            fits[name, "none"] = fit()
     return fits
 
 
