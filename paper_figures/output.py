@@ -71,22 +71,6 @@ def figure_files(figure: Figure, provenance: Provenance) -> dict[str, bytes]:
     return out
 
 
-def save_figure(store: RunDirectory, name: str, figure: Figure, provenance: Provenance) -> list[Path]:
-    """Write a figure in three formats, and close it.
-
-    Args:
-        store: where.
-        name: of the files, without suffix.
-        figure: the figure.
-        provenance: for the metadata.
-
-    Returns:
-        The files.
-    """
-    drawn = figure_files(figure, provenance)
-    return [store.write(f"{name}.{suffix}", content) for suffix, content in drawn.items()]
-
-
 def save_plain(store: RunDirectory, name: str, figure: Figure, *, grows: bool = False) -> tuple[Path, Path]:
     """Write a figure as PNG and SVG without a provenance, which the report beside it has, and close it.
 
