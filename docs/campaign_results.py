@@ -95,14 +95,9 @@ def residual(rows: pd.DataFrame) -> str:
 
 
 def _twins() -> list[tuple[Path, Path]]:
-    """Folders of held-out seeds and the campaigns that they repeat."""
-    return [
-        (
-            again,
-            RESULTS / again.name.replace("gpu-", "gpu/", 1) if again.name.startswith("gpu-") else RESULTS / again.name,
-        )
-        for again in sorted((RESULTS / HELD_OUT).iterdir())
-    ]
+    """Folders of held-out seeds and the campaigns that they repeat, which have the same place among the results."""
+    again = sorted(file.parent for file in (RESULTS / HELD_OUT).rglob("exponents.csv"))
+    return [(folder, RESULTS / folder.relative_to(RESULTS / HELD_OUT)) for folder in again]
 
 
 def held_out() -> tuple[str, int, int]:

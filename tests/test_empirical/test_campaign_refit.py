@@ -17,7 +17,7 @@ from theory.errors import InputError
 RESULTS = Path(__file__).parents[2] / "paper_figures" / "results"
 
 
-@pytest.mark.parametrize("name", ["gpu/resnet", "gpu/vit-ce", "held-out/gpu-mlp", "cpu-momentum"])
+@pytest.mark.parametrize("name", ["gpu/resnet", "gpu/vit-ce", "held-out/gpu/mlp", "cpu-momentum"])
 def test_committed_exponents_follow_from_committed_boundaries(name):
     kept, again = pd.read_csv(RESULTS / name / "exponents.csv"), refit_table(RESULTS / name)
     assert list(kept.columns) == list(again.columns)
