@@ -34,7 +34,7 @@ def spread(values: list[float], digits: int = 2) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} … {max(values):.{digits}f})"
 
 
-def environment() -> str:
+def environment(gpu: str = "no GPU used") -> str:
     packages = []
     for name in ("numpy", "sympy", "torch", "jax", "numba"):
         try:
@@ -42,6 +42,4 @@ def environment() -> str:
         except PackageNotFoundError:
             packages.append(f"{name} not installed")
     cores = os.cpu_count()
-    return (
-        f"Python {platform.python_version()}, {', '.join(packages)}; {platform.machine()}, {cores} cores, no GPU used"
-    )
+    return f"Python {platform.python_version()}, {', '.join(packages)}; {platform.machine()}, {cores} cores, {gpu}"

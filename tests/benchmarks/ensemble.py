@@ -130,6 +130,18 @@ def loop(width: int, inputs: int) -> Callable[[], float]:
     return work
 
 
+def centred_loss(start, relu):  # type: ignore[no-untyped-def]
+    """The loss of one network as a function of weights, γ, inputs and targets, in the arrays of either library."""
+
+    def network(weights, x):  # type: ignore[no-untyped-def]
+        return relu(relu(x @ weights[0].T) @ weights[1].T) @ weights[2].T
+
+    def loss(weights, gamma, x, y):  # type: ignore[no-untyped-def]
+        return (((network(weights, x) - network(start, x)) / gamma - y) ** 2).sum(1).mean() / 2
+
+    return loss
+
+
 def vmap_of_grad(width: int, inputs: int) -> Callable[[], float]:
     import torch
 
@@ -141,13 +153,7 @@ def vmap_of_grad(width: int, inputs: int) -> Callable[[], float]:
     gamma, eta = (torch.from_numpy(values).float() for values in cells())
     rates = [(eta * scale.learning_rate).view(-1, 1, 1) for scale in spec.layers]
 
-    def network(weights, x):  # type: ignore[no-untyped-def]
-        return ((x @ weights[0].T).relu() @ weights[1].T).relu() @ weights[2].T
-
-    def loss(weights, gamma, x, y):  # type: ignore[no-untyped-def]
-        return (((network(weights, x) - network(start, x)) / gamma - y) ** 2).sum(1).mean() / 2
-
-    slope = torch.func.vmap(torch.func.grad(loss), in_dims=(0, 0, None, None))
+    slope = torch.func.vmap(torch.func.grad(centred_loss(start, torch.relu)), in_dims=(0, 0, None, None))
 
     def work() -> float:
         weights = [w.expand(CELLS, *w.shape) for w in start]
@@ -169,11 +175,7 @@ def peer(width: int, inputs: int) -> Callable[[], float]:
     start = [jnp.asarray(w.numpy(), dtype=jnp.float32) for w in spec.initial_weights(0)]
     rates = [scale.learning_rate for scale in spec.layers]
 
-    def network(weights, x):  # type: ignore[no-untyped-def]
-        return jax.nn.relu(jax.nn.relu(x @ weights[0].T) @ weights[1].T) @ weights[2].T
-
-    def loss(weights, gamma, x, y):  # type: ignore[no-untyped-def]
-        return (((network(weights, x) - network(start, x)) / gamma - y) ** 2).sum(1).mean() / 2
+    loss = centred_loss(start, jax.nn.relu)
 
     def train(gamma, eta):  # type: ignore[no-untyped-def]
         def step(weights, batch):  # type: ignore[no-untyped-def]

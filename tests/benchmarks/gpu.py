@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from architectures import SPECS
 from common import alternate, environment, row, spread
-from ensemble import BATCH, CELLS, CLASSES, DEPTH, cells, flops
+from ensemble import BATCH, CELLS, CLASSES, DEPTH, cells, centred_loss, flops
 from torch import Tensor
 
 import empirical.graphs
@@ -103,13 +103,7 @@ def functional(spec: MLP, gamma: np.ndarray, eta: np.ndarray, batches: Drawn) ->
     scales, etas = (torch.from_numpy(values).float().to(DEVICE) for values in (gamma, eta))
     rates = [(etas * scale.learning_rate).view(-1, 1, 1) for scale in spec.layers]
 
-    def network(weights: list[Tensor], x: Tensor) -> Tensor:
-        return ((x @ weights[0].T).relu() @ weights[1].T).relu() @ weights[2].T
-
-    def loss(weights: list[Tensor], gamma: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return (((network(weights, x) - network(start, x)) / gamma - y) ** 2).sum(1).mean() / 2
-
-    slope = torch.func.vmap(torch.func.grad(loss), in_dims=(0, 0, None, None))
+    slope = torch.func.vmap(torch.func.grad(centred_loss(start, torch.relu)), in_dims=(0, 0, None, None))
 
     def run() -> None:
         weights = [w.expand(CELLS, *w.shape) for w in start]
@@ -133,11 +127,7 @@ def peer(spec: MLP, gamma: np.ndarray, eta: np.ndarray, batches: Drawn, steps: i
         start = [jnp.asarray(w.numpy(), dtype=jnp.float32) for w in spec.initial_weights(0)]
         rates = [scale.learning_rate for scale in spec.layers]
 
-        def network(weights, x):  # type: ignore[no-untyped-def]
-            return jax.nn.relu(jax.nn.relu(x @ weights[0].T) @ weights[1].T) @ weights[2].T
-
-        def loss(weights, gamma, x, y):  # type: ignore[no-untyped-def]
-            return (((network(weights, x) - network(start, x)) / gamma - y) ** 2).sum(1).mean() / 2
+        loss = centred_loss(start, jax.nn.relu)
 
         def train(gamma, eta):  # type: ignore[no-untyped-def]
             def step(weights, i):  # type: ignore[no-untyped-def]
@@ -228,8 +218,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("not run: there is no GPU on this machine")
         return
-    where = environment().removesuffix(", no GPU used")
-    print(f"{where}, {torch.cuda.get_device_name()}\n")
+    print(environment(torch.cuda.get_device_name()) + "\n")
     print("## Ensemble of MLPs\n\n" + mlps(given.widths, given.inputs, given.rounds) + "\n")
     print(
         f"Cell-steps/s, median (range) of {given.rounds} alternating rounds; depth {DEPTH}, batch {BATCH}, "
