@@ -111,12 +111,17 @@ _device: str | None = None
 """The device of this worker process."""
 
 
-def _start_worker(devices: multiprocessing.SimpleQueue[str | None]) -> None:
-    """Take a device; leave Ctrl-C to the parent, which lets the blocks at hand finish and keeps them."""
-    global _device
+def obey_parent() -> None:
+    """Make this worker leave Ctrl-C to its parent, and end when that is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _device = devices.get()
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _start_worker(devices: multiprocessing.SimpleQueue[str | None]) -> None:
+    """Take a device; on Ctrl-C the parent lets the blocks at hand finish and keeps them."""
+    global _device
+    obey_parent()
+    _device = devices.get()
 
 
 def _end_with_parent() -> None:

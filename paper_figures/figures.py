@@ -5,9 +5,9 @@ Every number of a caption is taken from the ledger of claims, with its interval.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
-import signal
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -22,6 +22,7 @@ from jinja2 import Environment, StrictUndefined
 from empirical.experiments.analysis import agreement_matrix, catapult_fit, loss_laws, plateaus, sharpness_fits
 from empirical.experiments.appendix import AppendixExperiments
 from empirical.experiments.scales import Scale
+from empirical.runners import obey_parent
 from empirical.store import RunDirectory, canonical_json, source_revision, write_atomically
 from paper_figures import fig1_phase_portraits as fig1
 from paper_figures import fig2_online_loss as fig2
@@ -178,7 +179,7 @@ class _Drawing:
 
     def __init__(self, apart: bool) -> None:
         spawn = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_leave_ctrl_c) if apart else None
+        self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=obey_parent) if apart else None
         self._tasks: list[tuple[Task, Future[tuple[dict[str, bytes], float]] | None]] = []
 
     def __enter__(self) -> _Drawing:
@@ -190,8 +191,11 @@ class _Drawing:
 
     def begin(self, task: Task) -> None:
         """Have a figure drawn when there is time."""
-        away = self._pool is not None and len(self._tasks) % 2 == 0
-        self._tasks.append((task, self._pool.submit(draw, *task) if away and self._pool is not None else None))
+        future = None
+        if self._pool is not None and len(self._tasks) % 2 == 0:
+            with contextlib.suppress(BrokenProcessPool):  # it was killed, as for want of memory
+                future = self._pool.submit(draw, *task)
+        self._tasks.append((task, future))
 
     def finish(self) -> dict[str, tuple[dict[str, bytes], float]]:
         """Results of ``draw`` by the name of the figure, in the order in which they were begun."""
@@ -200,13 +204,9 @@ class _Drawing:
         for task, future in self._tasks:
             try:
                 out[task[0]] = here[task[0]] if future is None else future.result()
-            except BrokenProcessPool:  # it was killed, as for want of memory
+            except BrokenProcessPool:
                 out[task[0]] = draw(*task)
         return out
-
-
-def _leave_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to end
 
 
 def render(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,7 +17,7 @@ import pytest
 from matplotlib.testing.compare import compare_images
 
 from empirical.experiments.scales import SCALES
-from paper_figures import style
+from paper_figures import figures, style
 from paper_figures.claims import CLAIMS
 from paper_figures.figures import FIGURES, caption, chosen_figures
 from paper_figures.ledger import judge_all, number
@@ -108,3 +109,23 @@ def test_gamma_has_one_colour_and_lightness_rises_from_lazy_to_rich():
     assert (np.diff(values) > 0).all()
     assert values[-1] < 85
     assert style.gamma_colour(1e-9) == style.gamma_colour(1e-4)
+
+
+def test_figures_are_the_same_when_their_process_is_killed(monkeypatch):
+    """Every other figure is drawn apart; when that process is dead they are drawn here."""
+    drawn = []
+
+    def draw(name, data, made):
+        drawn.append((name, os.getpid()))
+        return {"png": name.encode()}, 0.0
+
+    monkeypatch.setattr(figures, "draw", draw)
+    with figures._Drawing(apart=True) as drawing:
+        with pytest.raises(BrokenProcessPool):
+            drawing._pool.submit(os._exit, 9).result()
+        for name in ("fig1", "fig2", "fig3"):
+            drawing.begin((name, {}, Provenance("", "", "")))
+        found = drawing.finish()
+    assert list(found) == ["fig1", "fig2", "fig3"]
+    assert {content["png"] for content, _ in found.values()} == {b"fig1", b"fig2", b"fig3"}
+    assert {pid for _, pid in drawn} == {os.getpid()}
