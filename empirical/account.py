@@ -63,16 +63,25 @@ class Account:
         self.peak = torch.maximum(self.peak, losses.amax(0))
         self.tail_sum += losses[max(0, self.steps - self.tail_steps - start) :].sum(0)
         outside = ~(raw_square.double() <= self.bound_square)
-        first = start + 1 + outside.int().argmax(0)
-        self.diverged_at = torch.where(outside.any(0) & (self.diverged_at == 0), first, self.diverged_at)
-        # steps since which the cell has been inactive without a break, counted from the last
-        unbroken = inactive.flip(0).int().cumprod(0).flip(0).bool()
-        self.idle = torch.where(unbroken[0], self.idle, 0) + unbroken.sum(0)
-        self.idle_sum = torch.where(unbroken[0], self.idle_sum, 0.0) + torch.where(unbroken, losses, 0.0).sum(0)
-        for row, loss in enumerate(losses):
+        waits = (
+            losses.device.type != "cpu"
+        )  # asking a device whether there is anything to do takes longer than doing it
+        if waits or bool(outside.any()):
+            first = start + 1 + outside.int().argmax(0)
+            self.diverged_at = torch.where(outside.any(0) & (self.diverged_at == 0), first, self.diverged_at)
+        if waits or bool(inactive.any()):
+            # steps since which the cell has been inactive without a break, counted from the last
+            unbroken = inactive.flip(0).int().cumprod(0).flip(0).bool()
+            self.idle = torch.where(unbroken[0], self.idle, 0) + unbroken.sum(0)
+            still = torch.where(unbroken, losses, 0.0).sum(0)
+            self.idle_sum = torch.where(unbroken[0], self.idle_sum, 0.0) + still
+        else:
+            self.idle.zero_()
+            self.idle_sum.zero_()
+        for row in range(len(losses)):
             column = self.column.get(start + row)
             if column is not None:
-                self.loss_curve[self.alive, column] = loss
+                self.loss_curve[self.alive, column] = losses[row]
 
     def keep_accuracy(self, step: int, accuracy: Tensor) -> None:
         """Enter the accuracy on the batch.

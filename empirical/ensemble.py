@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -24,8 +25,8 @@ from torch import Tensor
 
 from empirical.account import Account
 from empirical.graphs import RECORDERS, Replay
-from empirical.losses import LOSSES, LossFunction
-from empirical.models.stack import Architecture, Placement
+from empirical.losses import LOSSES
+from empirical.models.stack import Architecture, FusedStack, Lesson, Placement
 from empirical.networks import Networks, Probe
 from empirical.optimizers import DEFAULT_BETA, OPTIMIZERS, make_optimizer
 from empirical.schedules import DEFAULT_WARMUP, Schedule
@@ -318,7 +319,7 @@ class _Group:
         self.sections: list[int] = counts.tolist()
         self.seed_index = torch.tensor(index, device=ensemble.device)
         self.inverse_gamma = (1 / gamma).to(ensemble.dtype).view(-1, 1, 1)
-        self.loss: LossFunction = LOSSES[ensemble.loss]
+        self.loss_name, self.loss = ensemble.loss, LOSSES[ensemble.loss]
         self.schedule, decay = ensemble.schedule, ensemble.weight_decay
         self.optimizer = make_optimizer(ensemble.optimizer, tensor(ensemble.eta), gamma, beta, ensemble.dtype, decay)
         lazy = bool((gamma < LAZY_BELOW).all())
@@ -339,10 +340,15 @@ class _Group:
         """Train for as many steps as there are batches, then let decided cells go."""
         mine = [batches[seed] for seed in self.seeds]
         steps = range(len(mine[0]))
-        rows = [self._step(start + i, [b[i][0] for b in mine], [b[i][1] for b in mine]) for i in steps]
-        told = torch.stack(rows, 1)
+        if isinstance(self.stack, FusedStack):
+            told = torch.cat(
+                [self._several(self.stack, start, part, mine) for part in self._between_shows(start, steps)], 1
+            )
+        else:
+            rows = [self._step(start + i, [b[i][0] for b in mine], [b[i][1] for b in mine]) for i in steps]
+            told = torch.stack(rows, 1)
         self.account.record(start, told[0], told[1], told[2] > 0)
-        staying = self.account.retire(start + len(rows))
+        staying = self.account.retire(start + len(steps))
         self.settled = staying is None
         if staying is not None:
             self.replay = None
@@ -355,6 +361,34 @@ class _Group:
     def show(self, step: int) -> None:
         """Show the networks to the probe, if it wants to see them at this step."""
         self.probing.show(step, self)
+
+    def _between_shows(self, start: int, steps: range) -> list[range]:
+        """The steps, parted before each at which the networks are shown."""
+        cuts = [i for i in steps if i and start + i in self.probing.steps]
+        return [range(a, b) for a, b in pairwise([0, *cuts, len(steps)])]
+
+    def _several(self, stack: FusedStack, start: int, steps: range, batches: list[list[Batch]]) -> Tensor:
+        """Train on some batches in one go.
+
+        Args:
+            stack: what trains.
+            start: step of the first batch.
+            steps: which of the batches.
+            batches: seed by seed.
+
+        Returns:
+            Losses, ⟨|F − F₀|²⟩ and whether a cell is inactive, shape ``(3, steps, cells)``.
+        """
+        self.show(start + steps[0])
+        watched = [start + i in self.account.column for i in steps]
+        multipliers = [self.schedule.multiplier(start + i, self.account.steps) for i in steps]
+        lesson = Lesson(self.loss_name, self.inverse_gamma.flatten(), multipliers, watched)
+        inputs, targets = ([[mine[i][part] for i in steps] for mine in batches] for part in (0, 1))
+        told, accuracies = stack.train(inputs, targets, lesson)
+        for i, accuracy, wanted in zip(steps, torch.from_numpy(accuracies), watched, strict=True):
+            if wanted:
+                self.account.keep_accuracy(start + i, accuracy)
+        return torch.from_numpy(told)
 
     def _step(self, step: int, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
         """Train on one batch: recorded, where that pays and the step is like any other.
@@ -371,7 +405,9 @@ class _Group:
 
     def _pass(self, inputs: Sequence[Tensor], targets: Sequence[Tensor], step: int | None = None) -> Tensor:
         """Forward, loss, update; ``step`` is left out of one that may be recorded."""
-        moved = self.stack.forward(inputs)
+        stack = self.stack
+        assert not isinstance(stack, FusedStack)
+        moved = stack.forward(inputs)
         if step == 0:
             moved.zero_()  # F(θ₀) − F(θ₀): the sign of what rounding leaves of it would move sign descent and Adam
         batch = moved.shape[2]
@@ -382,9 +418,9 @@ class _Group:
             hits = (output.argmax(1) == target.argmax(1)).double().mean(1)
             self.account.keep_accuracy(step, hits if output.shape[1] > 1 else torch.full_like(hits, torch.nan))
         losses, slope = self.loss(output, target)
-        inactive = self.stack.inactive()
+        inactive = stack.inactive()
         self.optimizer.begin(self.schedule.multiplier(step or 0, self.account.steps))
-        self.stack.update(slope.mul_((self.optimizer.output_scale / batch).view(-1, 1, 1)))
+        stack.update(slope.mul_((self.optimizer.output_scale / batch).view(-1, 1, 1)))
         return torch.stack((losses, raw_square, inactive.to(losses.dtype)))
 
     def accuracy(self, x: Tensor, y: Tensor) -> Tensor:

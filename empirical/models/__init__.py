@@ -3,9 +3,10 @@
 from empirical.models.activations import ACTIVATIONS
 from empirical.models.catalogue import ARCHITECTURES
 from empirical.models.cnn import CNN
+from empirical.models.fused_mlp import FusedMLPStack
 from empirical.models.mlp import MLP, LazyMLPStack, MLPStack
 from empirical.models.resnet import ResNet
-from empirical.models.stack import Architecture, Placement, Stack
+from empirical.models.stack import Architecture, FusedStack, Lesson, Placement, Stack, StepwiseStack
 from empirical.models.vit import ViT
 
 __all__ = [
@@ -14,10 +15,14 @@ __all__ = [
     "CNN",
     "MLP",
     "Architecture",
+    "FusedMLPStack",
+    "FusedStack",
     "LazyMLPStack",
+    "Lesson",
     "MLPStack",
     "Placement",
     "ResNet",
     "Stack",
+    "StepwiseStack",
     "ViT",
 ]

@@ -43,7 +43,7 @@ from empirical.models.activations import activation
 from empirical.models.cnn_packs import PackedCells
 from empirical.models.cnn_views import ShiftedCells
 from empirical.models.module import ModuleStack
-from empirical.models.stack import Placement, Stack
+from empirical.models.stack import Placement, StepwiseStack
 from empirical.parametrization import LayerScale
 from theory.errors import InputError, one_of, positive_integer
 
@@ -165,7 +165,7 @@ class CNN:
         chosen = [s.normalized_learning_rate if normalized else s.learning_rate for s in self.layers]
         return {f"layers.{layer}": rate for layer, rate in enumerate(chosen)}
 
-    def stack(self, placement: Placement) -> Stack:
+    def stack(self, placement: Placement) -> StepwiseStack:
         """Networks at their θ₀."""
         return CNNStack(self, placement) if self.activation == "relu" else ModuleStack(self, placement)
 
@@ -218,7 +218,7 @@ def fastest_passes(device: torch.device, dtype: torch.dtype) -> str:
 
 
 class CNNStack:
-    """The weights of C cells, and the two passes over them; see ``empirical.models.stack.Stack``.
+    """The weights of C cells, and the two passes over them; see ``empirical.models.stack.StepwiseStack``.
 
     θ₀ and the displacement of each cell are held apart, in the layout of the passes; ``displacements`` have PyTorch's.
 

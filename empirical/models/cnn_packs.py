@@ -21,14 +21,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, conv3d, pad
 
-from empirical.models.products import keep_freed_memory
-
 if TYPE_CHECKING:
     from empirical.models.cnn import CNN
 
 PACK_BYTES = 2.5e6
 """Output of the first layer of a pack: many cells share the cost of the calls (30 μs each), few the cache. At 28×28,
 width 16 and batch 64 these are three cells, which are a few per cent faster than two or four."""
+
+LARGEST_BLOCK = (32 << 20) - 4096
+"""A little less than what glibc is ready to keep for a program, once it has freed as much in one block. Before that, it
+may return each output of oneDNN to the system, which clears the pages of the next: up to half of the time."""
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what oneDNN's outputs leave, for the next of them."""
+    torch.empty(LARGEST_BLOCK, dtype=torch.uint8)  # freed at once
 
 
 @dataclass

@@ -1,10 +1,11 @@
 """Bias-free MLPs in μP, many at once, with their gradients written out: ReLU's here, others in ``smooth_mlp``.
 
-A stack holds the effective weights V_ℓ of C cells. Weights are (C, out, in) and activations (C, features, batch), so
-that every product is one matrix product over contiguous memory. The first layer sees the same batch in every cell of a
-seed: it is a single product of (C·N, d) with (d, batch). ``products`` has who makes which. The gradient arrives at the
-output multiplied by η; since backpropagation is linear, plain gradient descent adds each weight's gradient to the
-weight inside its own product.
+A stack holds the effective weights V_ℓ of C cells. On a CPU it is the compiled loops of ``fused_mlp`` that train ReLU
+networks; the stacks below are for GPUs, and for processors without fused multiply-add. Their weights are (C, out, in)
+and activations (C, features, batch), so that every product is one matrix product over contiguous memory. The first
+layer sees the same batch in every cell of a seed: it is a single product of (C·N, d) with (d, batch). The gradient
+arrives at the output multiplied by η; since backpropagation is linear, plain gradient descent adds each weight's
+gradient to the weight inside its own product.
 
 Lazy cells move by less than one unit in the last place of V a step, and F(θ) − F(θ₀) loses all digits that the two have
 in common. Their stack holds the start and the displacement apart, V_ℓ = V_ℓ(0) + Δ_ℓ, and sends displacements forward:
@@ -24,8 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from empirical.models import products
 from empirical.models.activations import activation
+from empirical.models.fused_mlp import FusedMLPStack, can_train
 from empirical.models.stack import Placement
 from empirical.parametrization import LayerScale, mup_layers
 
@@ -108,12 +109,16 @@ class MLP:
         chosen = [s.normalized_learning_rate if normalized else s.learning_rate for s in self.layers]
         return {f"layers.{layer}": rate for layer, rate in enumerate(chosen)}
 
-    def stack(self, placement: Placement) -> MLPStack:
+    def stack(self, placement: Placement) -> MLPStack | FusedMLPStack:
         """Networks at their θ₀."""
         if self.activation != "relu":
             from empirical.models.smooth_mlp import SmoothMLPStack  # which extends the stack below
 
             return SmoothMLPStack(self, placement)
+        if can_train(placement):
+            starts = [self.initial_weights(seed) for seed in placement.seeds]
+            rates = list(self.rates(placement.optimizer.normalized).values())
+            return FusedMLPStack(self.layers, starts, rates, placement)
         return (LazyMLPStack if placement.lazy else MLPStack)(self, placement)
 
 
@@ -143,8 +148,21 @@ class MLPModule(nn.Module):
         return x
 
 
+def shared_product(left: Tensor, right: Tensor, out: Tensor, *, keep: float = 0.0, scale: float = 1.0) -> None:
+    """Add scale · left · right to keep · out, with one right factor for all cells: a single product.
+
+    Args:
+        left: shape ``(cells, m, k)``.
+        right: shape ``(k, n)``.
+        out: shape ``(cells, m, n)``, contiguous.
+        keep: 0 or 1.
+        scale: any number.
+    """
+    out.view(-1, out.shape[-1]).addmm_(left.flatten(0, 1), right, beta=keep, alpha=scale)
+
+
 class MLPStack:
-    """The weights of C ReLU networks, and the two passes over them; see ``stack.Stack``.
+    """The weights of C ReLU networks, and the two passes over them; see ``stack.StepwiseStack``.
 
     Args:
         spec: the architecture.
@@ -160,7 +178,6 @@ class MLPStack:
         ]  # (seeds, out, in)
         counts = torch.tensor(placement.sections, device=placement.device)
         self.weights = [start.repeat_interleave(counts, 0) for start in self.start]
-        products.keep_freed_memory()
         self._set_sections(placement.sections)
 
     def _set_sections(self, sections: Sequence[int]) -> None:
@@ -190,7 +207,7 @@ class MLPStack:
         self._inputs = inputs
         self._first_product(self.weights[0], self._hidden[0])
         for weight, below, above in zip(self.weights[1:], self._hidden, self._hidden[1:], strict=False):
-            products.batched(weight, below.clamp_min_(0), above)
+            torch.bmm(weight, below.clamp_min_(0), out=above)
         output = self._hidden[-1]
         self._inactive = (output.abs().flatten(1).amax(1) == 0) & (len(self.weights) > 1)
         for part, start in zip(self.sections, self._start_forward(), strict=True):
@@ -200,7 +217,7 @@ class MLPStack:
     def _first_product(self, weight: Tensor, out: Tensor) -> None:
         """V₁ x: one product a seed."""
         for part, x in zip(self.sections, self._inputs, strict=True):
-            products.shared(weight[part], x.T, out[part])
+            shared_product(weight[part], x.T, out[part])
 
     def _start_forward(self) -> list[list[Tensor]]:
         """Preactivations h⁰_ℓ of θ₀, seed by seed; the last is F(θ₀)."""
@@ -230,7 +247,7 @@ class MLPStack:
         """
         for layer in range(len(self.weights) - 1, 0, -1):
             active, below = self._hidden[layer - 1], self._below[layer - 1]
-            products.batched(self.weights[layer].mT, gradient, below)
+            torch.bmm(self.weights[layer].mT, gradient, out=below)
             self._move(layer, gradient, active)
             # zero where the unit is off, in one pass
             gradient = torch.ops.aten.threshold_backward.grad_input(below, active, 0, grad_input=below)
@@ -258,10 +275,10 @@ class MLPStack:
         else:
             target, scale, keep = self._gradients[layer], 1.0, 0
         if active is not None:
-            products.batched(gradient, active.mT, target, keep=keep, scale=scale)
+            target.baddbmm_(gradient, active.mT, beta=keep, alpha=scale)
         else:
             for part, x in zip(self.sections, self._inputs, strict=True):
-                products.shared(gradient[part], x, target[part], keep=keep, scale=scale)
+                shared_product(gradient[part], x, target[part], keep=keep, scale=scale)
         if not self.optimizer.plain:
             self.optimizer.step(layer, weight, target, rate, self.weights[layer])
 
@@ -308,9 +325,9 @@ class LazyMLPStack(MLPStack):
             for part, origin in zip(self.sections, origins, strict=True):
                 torch.maximum(below[part], -origin, out=below[part]).add_(origin.clamp_max(0))
                 torch.add(below[part], origin.clamp_min(0), out=self._hidden[layer - 1][part])
-            products.batched(self.weights[layer], below, above)
+            torch.bmm(self.weights[layer], below, out=above)
             for part, origin in zip(self.sections, origins, strict=True):
-                products.shared(self.displacement[layer][part], origin.clamp_min(0), above[part], keep=1)
+                shared_product(self.displacement[layer][part], origin.clamp_min(0), above[part], keep=1)
         if len(self.weights) > 1:
             self._inactive = self._hidden[-2].flatten(1).amax(1) == 0
         else:

@@ -174,7 +174,7 @@ class ModuleSpecification(Protocol):
 
 
 class ModuleStack:
-    """C copies of a module, and the two passes over them; see ``empirical.models.stack.Stack``.
+    """C copies of a module, and the two passes over them; see ``empirical.models.stack.StepwiseStack``.
 
     Args:
         spec: the architecture.

@@ -8,7 +8,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from empirical.models import products
 from empirical.models.activations import activation
 from empirical.models.mlp import MLP, MLPStack
 from empirical.models.stack import Placement
@@ -47,7 +46,7 @@ class SmoothMLPStack(MLPStack):
         for weight, hidden, above in zip(self.weights[1:], self._hidden, self._hidden[1:], strict=False):
             self._active.append(self.phi.apply(hidden))
             self._slopes.append(self.phi.slope(hidden, self._active[-1]))
-            products.batched(weight, self._active[-1], above)
+            torch.bmm(weight, self._active[-1], out=above)
         output = self._hidden[-1]
         self._inactive = torch.zeros(len(output), dtype=torch.bool, device=output.device)
         for part, start in zip(self.sections, self._start_forward(), strict=True):
@@ -72,7 +71,7 @@ class SmoothMLPStack(MLPStack):
         gradient = gradient.to(self.weights[0].dtype)
         for layer in range(len(self.weights) - 1, 0, -1):
             below = self._below[layer - 1]
-            products.batched(self.weights[layer].mT, gradient, below)
+            torch.bmm(self.weights[layer].mT, gradient, out=below)
             self._move(layer, gradient, self._active[layer - 1])
             gradient = below.mul_(self._slopes[layer - 1])
         self._move(0, gradient, None)

@@ -1,32 +1,34 @@
 """What an ensemble asks of a stack of C networks of one architecture that train side by side.
 
-A step of an ensemble is: ``forward`` on one batch a seed, the loss and its derivative by the output (here, not in the
-stack), ``update``. A stack knows nothing of γ, losses or outcomes; it is told by ``lazy`` whether its cells move so
-little that θ₀ and the displacement Δ = θ − θ₀ have to be held apart.
+There are two kinds. A ``StepwiseStack`` does one step of all its cells at a time, in two passes: ``forward`` on one
+batch a seed, then, after the loss and its derivative by the output (which are not the stack's), ``update``. It knows
+nothing of γ and losses. A ``FusedStack`` is given several batches and everything else that a step needs.
 
-Cells of one seed stand side by side; ``sections`` counts them, seed by seed, in the order of the batches.
+All are told by ``lazy`` whether their cells move so little that θ₀ and the displacement Δ = θ − θ₀ have to be held
+apart. Cells of one seed stand side by side; ``sections`` counts them, seed by seed, in the order of the batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from empirical.optimizers import Optimizer
 
 
 class Stack(Protocol):
-    """The weights of C cells, and the two passes over them."""
+    """The weights of C cells, and what all stacks can do."""
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Centred raw outputs F(θ; x) − F(θ₀; x); keeps what ``update`` needs.
+        """Centred raw outputs F(θ; x) − F(θ₀; x).
 
-        Called under ``torch.no_grad``. The batch size may change from call to call, and calls without an ``update``
-        (a test set) change no weight.
+        Called under ``torch.no_grad``. The batch size may change from call to call, and no call changes a weight.
 
         Args:
             inputs: one batch a seed, each ``(batch, input_dim)``.
@@ -34,6 +36,25 @@ class Stack(Protocol):
         Returns:
             Shape ``(cells, num_classes, batch)``; the caller may overwrite it.
         """
+
+    def displacements(self) -> dict[str, Tensor]:
+        """How far every cell is from its start, by the names and shapes of ``Architecture.module``.
+
+        Returns:
+            Δ = θ − θ₀ of each trainable tensor, float64, each ``(cells, *shape)``; copies.
+        """
+
+    def keep(self, index: Tensor, sections: Sequence[int]) -> None:
+        """Drop cells, here and in the optimizer.
+
+        Args:
+            index: positions of the cells to keep, ascending.
+            sections: how many of each seed they are.
+        """
+
+
+class StepwiseStack(Stack, Protocol):
+    """A stack whose ``forward`` keeps what ``update`` needs."""
 
     def update(self, gradient: Tensor) -> None:
         """One optimizer step from the last ``forward``.
@@ -56,19 +77,41 @@ class Stack(Protocol):
             Booleans, shape ``(cells,)``; all false for architectures that cannot die.
         """
 
-    def displacements(self) -> dict[str, Tensor]:
-        """How far every cell is from its start, by the names and shapes of ``Architecture.module``.
 
-        Returns:
-            Δ = θ − θ₀ of each trainable tensor, float64, each ``(cells, *shape)``; copies.
-        """
+@dataclass(frozen=True)
+class Lesson:
+    """What a ``FusedStack`` is told about some steps.
 
-    def keep(self, index: Tensor, sections: Sequence[int]) -> None:
-        """Drop cells, here and in the optimizer.
+    Attributes:
+        loss: name of the loss.
+        inverse_gamma: 1/γ of each cell, in the stack's precision, shape ``(cells,)``.
+        multipliers: s(t) of the schedule, step by step.
+        watched: whether the accuracy on the batch is wanted, step by step.
+    """
+
+    loss: str
+    inverse_gamma: Tensor
+    multipliers: Sequence[float]
+    watched: Sequence[bool]
+
+
+@runtime_checkable
+class FusedStack(Stack, Protocol):
+    """A stack that does several steps of one cell before it looks at the next; its optimizer only holds numbers."""
+
+    def train(
+        self, inputs: Sequence[Sequence[Tensor]], targets: Sequence[Sequence[Tensor]], lesson: Lesson
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Train all cells on some batches.
 
         Args:
-            index: positions of the cells to keep, ascending.
-            sections: how many of each seed they are.
+            inputs: for each seed the inputs of each step, ``(batch, input_dim)``.
+            targets: likewise, ``(classes, batch)``.
+            lesson: loss and schedule.
+
+        Returns:
+            Losses before each update, ⟨|F − F₀|²⟩ over the batch, and whether no hidden unit was active, 0 or 1, shape
+            ``(3, steps, cells)``; the accuracy on the batch where it was wanted, else NaN, shape ``(steps, cells)``.
         """
 
 
@@ -118,5 +161,5 @@ class Architecture(Protocol):
             normalized: for optimizers that take every weight equally far (sign descent, Adam), not for gradients.
         """
 
-    def stack(self, placement: Placement) -> Stack:
+    def stack(self, placement: Placement) -> StepwiseStack | FusedStack:
         """Networks at their θ₀, which is a pure function of the seed."""

@@ -14,17 +14,18 @@ from typing import Any
 
 from numba import config, njit
 
-_HERE = Path(__file__).parent.parent
+MARKS = (b"@compiled", b"@intrinsic")
+"""What files with compiled loops have in them."""
 
 
-def _cache_folder() -> str | None:
+def _cache_folder(root: Path) -> str | None:
     """The folder for machine code of exactly these sources; ``None`` where it cannot be made."""
     digest = hashlib.blake2b(digest_size=8)
-    for source in sorted(_HERE.rglob("*.py")):
+    for source in sorted(root.rglob("*.py")):
         text = source.read_bytes()
-        if b"@compiled" in text:
+        if any(mark in text for mark in MARKS):
             digest.update(text)
-    folder = _HERE / "__pycache__" / f"numba-{digest.hexdigest()}"
+    folder = root / "__pycache__" / f"numba-{digest.hexdigest()}"
     try:
         if not folder.is_dir():
             for old in folder.parent.glob("numba-*"):
@@ -35,25 +36,31 @@ def _cache_folder() -> str | None:
         return None
 
 
-_FOLDER = _cache_folder()
-
-
-def compiled(**options: Any) -> Callable[[Callable], Any]:
-    """Numba's ``njit`` with a cache that knows when any loop of the package has changed.
+def compiler(root: Path) -> Callable[..., Callable[[Callable], Any]]:
+    """Numba's ``njit`` with a cache that knows when any loop of a package has changed.
 
     Args:
-        **options: for ``numba.njit``, such as ``parallel`` or ``inline``.
+        root: the folder of the package; its files are read at once.
 
     Returns:
-        A decorator.
+        Takes options for ``numba.njit``, such as ``parallel`` or ``inline``, gives a decorator. Its name is to be
+        ``compiled``: it is by ``@compiled`` that files with loops are known.
     """
+    cache = _cache_folder(root)
 
-    def decorate(function: Callable) -> Any:
-        kept = config.CACHE_DIR  # type: ignore[attr-defined]
-        config.CACHE_DIR = _FOLDER or kept  # type: ignore[attr-defined]
-        try:
-            return njit(cache=True, **options)(function)
-        finally:
-            config.CACHE_DIR = kept  # type: ignore[attr-defined]
+    def compiled(**options: Any) -> Callable[[Callable], Any]:
+        def decorate(function: Callable) -> Any:
+            kept = config.CACHE_DIR  # type: ignore[attr-defined]
+            config.CACHE_DIR = cache or kept  # type: ignore[attr-defined]
+            try:
+                return njit(cache=True, **options)(function)
+            finally:
+                config.CACHE_DIR = kept  # type: ignore[attr-defined]
 
-    return decorate
+        return decorate
+
+    return compiled
+
+
+compiled = compiler(Path(__file__).parent.parent)
+"""``njit`` for the loops of ``simulate``."""

@@ -15,6 +15,14 @@ NETWORKS = {
     "resnet": {"arch": "resnet", "width": 4, "blocks": 1, "norm": "layer"},
     "vit": {"arch": "vit", "width": 8, "blocks": 1, "patch": 7},
 }
+
+
+@pytest.fixture(autouse=True)
+def step_by_step(monkeypatch):
+    """MLPs train as on a GPU: compiled loops have no step to record."""
+    monkeypatch.setattr("empirical.models.mlp.can_train", lambda placement: False)
+
+
 STEPS, GAMMA, ETA = 60, np.array([1e-3, 0.1, 1.0, 10.0, 0.1, 1.0]), np.array([1e-8, 1e-4, 1e-2, 0.1, 1e3, 1e4])
 """The last two cells diverge: their group goes on without them, and is recorded anew."""
 

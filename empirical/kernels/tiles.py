@@ -1,0 +1,236 @@
+"""Matrix products of small matrices for one core: C = AB, with what follows it done while C is in registers.
+
+A tile of C, up to eight rows by four vectors, is summed in registers: each step along the inner dimension loads one
+vector a column of B, broadcasts one number a row of A, and multiplies and adds them. Rows of B and C are contiguous and
+hold whole vectors; A may have any strides, so that it can be a transpose. Every tile is a function in LLVM's
+intermediate representation, since compilers do not keep such a block in registers by themselves. A sum is always made
+in the order of the inner dimension: it has the same bits wherever in C it stands and whatever else is computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from llvmlite import binding, ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+
+@dataclass(frozen=True)
+class Registers:
+    """Vector registers of a processor.
+
+    Attributes:
+        size: bytes of one.
+        count: how many.
+    """
+
+    size: int
+    count: int
+
+
+def vector_registers() -> Registers | None:
+    """Find out what the processor that Numba compiles for multiplies with.
+
+    Returns:
+        Its registers; ``None`` without fused multiply-add, which would become a call for each number.
+    """
+    told = config.CPU_FEATURES  # type: ignore[attr-defined]  # what Numba is told to compile for
+    if told is None:
+        features = {name for name, has in binding.get_host_cpu_features().items() if has}
+    else:
+        features = {name[1:] for name in told.split(",") if name.startswith("+")}
+    if "avx512f" in features:
+        return Registers(64, 32)
+    if features >= {"avx2", "fma"}:
+        return Registers(32, 16)
+    if binding.get_process_triple().startswith(("aarch64", "arm64")):
+        return Registers(16, 32)
+    return None
+
+
+REGISTERS = vector_registers() or Registers(16, 16)
+
+STORE, RELU, GATE, ADD = (np.int64(mode) for mode in range(4))
+"""What becomes of the product P: C = P; C = max(P, 0); C = P where M > 0, else 0; C = C + sP.
+
+A Python integer in a call would be a type of its own to Numba, and everything called would be compiled for each.
+"""
+
+FIRST, NEXT = np.int64(0), np.int64(1)
+"""The place of the first entry, and the stride from one entry to the next, for the same reason."""
+
+_I64, _I32 = ir.IntType(64), ir.IntType(32)
+
+
+def lanes(itemsize: int) -> int:
+    """Numbers in one vector.
+
+    Args:
+        itemsize: bytes of one.
+
+    Returns:
+        Their number.
+    """
+    return REGISTERS.size // itemsize
+
+
+def widest() -> int:
+    """Vectors a row of the widest tile."""
+    return 4 if REGISTERS.count >= 32 else 2
+
+
+def tallest(vectors: int) -> int:
+    """Rows of the tallest tile: at least eight sums at once, to hide the latency of one, and as many as there is room.
+
+    Args:
+        vectors: a row of the tile.
+
+    Returns:
+        Their number, a power of two.
+    """
+    return 4 if vectors == widest() else 8
+
+
+def make_tile(rows: int, vectors: int) -> Any:
+    """Make one tile, to be called from compiled code.
+
+    Args:
+        rows: of C.
+        vectors: a row of C.
+
+    Returns:
+        ``tile(mode, scale, a, a_at, a_row, a_step, b, b_at, b_row, depth, c, c_at, c_row, m, m_at)``: flat arrays of
+        one type; ``_at`` is the place of the first entry, ``_row`` the stride of a row and ``a_step`` that along the
+        inner dimension, all in numbers; ``depth`` is the length of that dimension, at least 1. M has the rows of C.
+    """
+
+    @intrinsic
+    def tile(_typing, mode, scale, a, a_at, a_row, a_step, b, b_at, b_row, depth, c, c_at, c_row, m, m_at):  # type: ignore[no-untyped-def]
+        n = types.intp
+        signature = types.void(n, a.dtype, a, n, n, n, b, n, n, n, c, n, n, m, n)
+
+        def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+            def address(place):  # type: ignore[no-untyped-def]
+                array = context.make_array(signature.args[place])(context, builder, given[place])
+                return builder.gep(array.data, [given[place + 1]])
+
+            mode, scale, _, _, a_row, a_step, _, _, b_row, depth, _, _, c_row, _, _ = given
+            function = _tile_function(builder.module, context.get_value_type(a.dtype), a.dtype.bitwidth, rows, vectors)
+            pointers = [address(place) for place in (2, 6, 10, 13)]
+            builder.call(function, [*pointers, mode, scale, a_row, a_step, b_row, depth, c_row])
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return tile
+
+
+def _tile_function(module: ir.Module, number: ir.Type, bits: int, rows: int, vectors: int) -> ir.Function:
+    """The tile as a function of the module, written at the first call."""
+    name = f"richscape_tile_{bits}_{rows}_{vectors}"
+    if name in module.globals:
+        return module.globals[name]
+    width = lanes(bits // 8)
+    vector, pointer = ir.VectorType(number, width), number.as_pointer()
+    arguments = [pointer] * 4 + [_I64, number] + [_I64] * 5
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    a, b, c, m, mode, scale, a_row, a_step, b_row, depth, c_row = function.args
+    fma = cgutils.get_or_insert_function(module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{width}f{bits}")
+    zero, block = ir.Constant(vector, [0.0] * width), list(product(range(rows), range(vectors)))
+    build = ir.IRBuilder(function.append_basic_block("entry"))
+
+    def spread(value):  # type: ignore[no-untyped-def]
+        undefined = ir.Constant(vector, ir.Undefined)
+        first = build.insert_element(undefined, value, _I32(0))
+        return build.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, width), [0] * width))
+
+    def at(base, index):  # type: ignore[no-untyped-def]
+        return build.bitcast(build.gep(base, [_I64(width * index)]), vector.as_pointer())
+
+    def load(base, index):  # type: ignore[no-untyped-def]
+        return build.load(at(base, index), align=bits // 8)
+
+    entry = build.block
+    starts = [build.gep(a, [build.mul(a_row, _I64(row))]) for row in range(rows)]
+    loop = function.append_basic_block("along")
+    build.branch(loop)
+    build.position_at_end(loop)
+    step, below, offset = build.phi(_I64), build.phi(pointer), build.phi(_I64)
+    sums = {place: build.phi(vector) for place in block}
+    across = [load(below, column) for column in range(vectors)]
+    factors = [spread(build.load(build.gep(start, [offset]))) for start in starts]
+    added = {(i, j): build.call(fma, [factors[i], across[j], sums[i, j]]) for i, j in block}
+    following = build.add(step, _I64(1)), build.gep(below, [b_row]), build.add(offset, a_step)
+    for phi, first, later in zip((step, below, offset), (_I64(0), b, _I64(0)), following, strict=True):
+        phi.add_incoming(first, entry)
+        phi.add_incoming(later, loop)
+    for place, phi in sums.items():
+        phi.add_incoming(zero, entry)
+        phi.add_incoming(added[place], loop)
+    finish = function.append_basic_block("finish")
+    build.cbranch(build.icmp_signed("<", following[0], depth), loop, finish)
+
+    build.position_at_end(finish)
+    otherwise = function.append_basic_block("otherwise")
+    switch = build.switch(mode, otherwise)
+    build.position_at_end(otherwise)
+    build.unreachable()
+    for case in (int(mode) for mode in (STORE, RELU, GATE, ADD)):
+        build.position_at_end(function.append_basic_block(f"mode{case}"))
+        switch.add_case(_I64(case), build.block)
+        scales = spread(scale) if case == ADD else None
+        for row in range(rows):
+            here, gate = (build.gep(base, [build.mul(c_row, _I64(row))]) for base in (c, m))
+            for column in range(vectors):
+                value = added[row, column]
+                if case == RELU:  # NaN stays NaN
+                    value = build.select(build.fcmp_ordered("<", value, zero), zero, value)
+                elif case == GATE:
+                    value = build.select(build.fcmp_ordered("<=", load(gate, column), zero), zero, value)
+                elif case == ADD:
+                    value = build.call(fma, [scales, value, load(here, column)])
+                build.store(value, at(here, column), align=bits // 8)
+        build.ret_void()
+    return function
+
+
+@intrinsic
+def turn_block(_typing, a, a_at, a_row, out, out_at, out_row):  # type: ignore[no-untyped-def]
+    """Transpose a block as large as a vector is long: ``turn_block(a, a_at, a_row, out, out_at, out_row)``."""
+    n = types.intp
+    signature = types.void(a, n, n, out, n, n)
+
+    def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
+        number, bits = context.get_value_type(a.dtype), a.dtype.bitwidth
+        width = lanes(bits // 8)
+        vector = ir.VectorType(number, width)
+
+        def row(place, stride, index):  # type: ignore[no-untyped-def]
+            array = context.make_array(signature.args[place])(context, builder, given[place])
+            start = builder.gep(array.data, [builder.add(given[place + 1], builder.mul(stride, _I64(index)))])
+            return builder.bitcast(start, vector.as_pointer())
+
+        rows = [builder.load(row(0, given[2], index), align=bits // 8) for index in range(width)]
+        half = width // 2
+        while half:  # the off-diagonal blocks of every square of twice this size change places
+            for i in (i for i in range(width) if not i & half):
+                upper, lower = rows[i], rows[i + half]
+                first = [lane if not lane & half else width + lane - half for lane in range(width)]
+                other = [lane + half if not lane & half else width + lane for lane in range(width)]
+                rows[i], rows[i + half] = (
+                    builder.shuffle_vector(upper, lower, ir.Constant(ir.VectorType(_I32, width), mask))
+                    for mask in (first, other)
+                )
+            half //= 2
+        for index, turned in enumerate(rows):
+            builder.store(turned, row(3, given[5], index), align=bits // 8)
+        return context.get_dummy_value()
+
+    return signature, generate
