@@ -6,9 +6,10 @@ those of the modules of these names. Losses are those of the batch about to be l
 weight decay.
 
 Cells train in groups, small enough for the weights of a group to stay in a core's cache for the ``CHECK_EVERY`` steps
-that it is trained before its turn ends. Lazy cells (γ < ``LAZY_BELOW``) have groups of their own, in which θ₀ and the
-displacement are held apart: what a cell is trained with depends on its own γ alone. A cell leaves its group as soon as
-its outcome is decided: diverged, or dead on as many batches in a row as the tail has steps.
+that it is trained before its turn ends; where a stack trains cell by cell, and on a GPU, one group has them all. Lazy
+cells (γ < ``LAZY_BELOW``) have groups of their own, in which θ₀ and the displacement are held apart: what a cell is
+trained with depends on its own γ alone. A cell leaves its group as soon as its outcome is decided: diverged, or dead on
+as many batches in a row as the tail has steps.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor
 from empirical.account import Account
 from empirical.graphs import RECORDERS, Replay
 from empirical.losses import LOSSES
-from empirical.models.stack import Architecture, FusedStack, Lesson, Placement
+from empirical.models.stack import Architecture, CellByCell, FusedStack, Lesson, Placement
 from empirical.networks import Networks, Probe
 from empirical.optimizers import DEFAULT_BETA, OPTIMIZERS, make_optimizer
 from empirical.schedules import DEFAULT_WARMUP, Schedule
@@ -41,9 +42,8 @@ LAZY_BELOW = 1e-2
 weights are already of the size of their rounding, which costs the loss curve 6e-3 without the split."""
 
 GROUP_BYTES = 4e6
-"""Weights of a group on a CPU: few enough for a share of the cache, enough for its products to outweigh the calls.
-
-A cell of width 64 takes a third longer among 11 than among 42 (64 inputs), a fifth among 23 than among 57 (196)."""
+"""Weights of a group on a CPU whose cells train side by side: few enough for a share of the cache, enough for their
+products to outweigh the calls."""
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -230,7 +230,9 @@ class Ensemble:
     def _places(self) -> list[NDArray[np.intp]]:
         """Cells of each group: lazy ones apart, those of one seed side by side."""
         size = self.spec.parameter_count() * torch.finfo(self.dtype).bits // 8
-        most = max(1, int(GROUP_BYTES / size)) if self.device.type == "cpu" else len(self.gamma)
+        alone = isinstance(self.spec, CellByCell) and self.spec.trains_cell_by_cell(self.device)
+        together = self.device.type == "cpu" and not alone
+        most = max(1, int(GROUP_BYTES / size)) if together else len(self.gamma)
         places = []
         for lazy in (False, True):
             cells = np.nonzero((self.gamma < LAZY_BELOW) == lazy)[0]

@@ -18,16 +18,16 @@ from empirical.optimizers import Adam, HeavyBall, SignDescent
 from empirical.parametrization import LayerScale
 
 
-def can_train(placement: Placement) -> bool:
-    """Tell whether the loops are for a stack.
+def can_train(device: torch.device) -> bool:
+    """Tell whether the loops are for a device.
 
     Args:
-        placement: of the stack.
+        device: where a stack is to live.
 
     Returns:
-        Whether it lives on a CPU with fused multiply-add.
+        Whether it is a CPU with fused multiply-add.
     """
-    return placement.device.type == "cpu" and vector_registers() is not None
+    return device.type == "cpu" and vector_registers() is not None
 
 
 class FusedMLPStack:
@@ -133,7 +133,7 @@ class FusedMLPStack:
             optimizer.eta.double().numpy(),
             optimizer.beta.double().numpy() if isinstance(optimizer, HeavyBall | Adam) else np.zeros(cells),
             optimizer.weight_decay,
-            np.array(lesson.watched),
+            np.array(lesson.watched) & (self.layers[-1].fan_out > 1),  # one output is no class
             told,
             hits,
         )

@@ -109,13 +109,24 @@ class MLP:
         chosen = [s.normalized_learning_rate if normalized else s.learning_rate for s in self.layers]
         return {f"layers.{layer}": rate for layer, rate in enumerate(chosen)}
 
+    def trains_cell_by_cell(self, device: torch.device) -> bool:
+        """Whether the stack is a fused one; see ``stack.CellByCell``.
+
+        Args:
+            device: where it is to live.
+
+        Returns:
+            True for ReLU networks on most CPUs.
+        """
+        return self.activation == "relu" and can_train(device)
+
     def stack(self, placement: Placement) -> MLPStack | FusedMLPStack:
         """Networks at their θ₀."""
         if self.activation != "relu":
             from empirical.models.smooth_mlp import SmoothMLPStack  # which extends the stack below
 
             return SmoothMLPStack(self, placement)
-        if can_train(placement):
+        if self.trains_cell_by_cell(placement.device):
             starts = [self.initial_weights(seed) for seed in placement.seeds]
             rates = list(self.rates(placement.optimizer.normalized).values())
             return FusedMLPStack(self.layers, starts, rates, placement)

@@ -111,7 +111,8 @@ class FusedStack(Stack, Protocol):
 
         Returns:
             Losses before each update, ⟨|F − F₀|²⟩ over the batch, and whether no hidden unit was active, 0 or 1, shape
-            ``(3, steps, cells)``; the accuracy on the batch where it was wanted, else NaN, shape ``(steps, cells)``.
+            ``(3, steps, cells)``; the accuracy on the batch where it was wanted and there are
+            classes, else NaN, shape ``(steps, cells)``.
         """
 
 
@@ -163,3 +164,18 @@ class Architecture(Protocol):
 
     def stack(self, placement: Placement) -> StepwiseStack | FusedStack:
         """Networks at their θ₀, which is a pure function of the seed."""
+
+
+@runtime_checkable
+class CellByCell(Protocol):
+    """An architecture that has fused stacks."""
+
+    def trains_cell_by_cell(self, device: torch.device) -> bool:
+        """Tell whether stacks are fused.
+
+        Args:
+            device: where they are to live.
+
+        Returns:
+            Whether any number of cells may go into one stack: never more than one is in the core's cache.
+        """

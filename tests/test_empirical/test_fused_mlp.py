@@ -23,7 +23,7 @@ def stream(batch):
 def both(spec, gamma, eta, seed, steps, batch, **options):
     """The same cells by the loops and step by step; curves at every step, and what a probe saw on the way."""
     found = []
-    for can in (None, lambda placement: False):
+    for can in (None, lambda device: False):
         seen: list[tuple[int, Networks]] = []
         with pytest.MonkeyPatch.context() as patch:
             if can:

@@ -144,8 +144,10 @@ def test_first_20_steps_above_the_edge_equal_plain_runs(loss, optimizer):
 
 
 @settings(max_examples=20, deadline=None)
-@given(data=st.data(), case=st.sampled_from(CASES), n=st.integers(1, 7), per_group=st.integers(1, 7))
-def test_a_cell_depends_on_nothing_but_itself(data, case, n, per_group):
+@given(
+    data=st.data(), case=st.sampled_from(CASES), n=st.integers(1, 7), per_group=st.integers(1, 7), fused=st.booleans()
+)
+def test_a_cell_depends_on_nothing_but_itself(data, case, n, per_group, fused):
     """Not on its companions, some of which leave the stack, nor on how many cells a group has."""
     loss, optimizer = case
     spec = MLP(3, 8, SIZE**2, 10)
@@ -158,6 +160,8 @@ def test_a_cell_depends_on_nothing_but_itself(data, case, n, per_group):
     arguments = {"loss": loss, "optimizer": optimizer, "thresholds": Thresholds()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "GROUP_BYTES", per_group * 8 * spec.parameter_count())
+        if not fused:
+            patch.setattr("empirical.models.mlp.can_train", lambda device: False)
         beside = run(spec, gamma, eta, beta, seed, 25, **arguments).loss_curve[0]
     alone = run(spec, gamma[:1], eta[:1], beta[:1], seed[:1], 25, **arguments).loss_curve[0]
     assert relative(beside, alone) <= 1e-9
