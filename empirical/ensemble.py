@@ -58,8 +58,8 @@ class Stream(Protocol):
         """Held-out inputs ``(examples, d)`` and one-hot targets ``(examples, classes)``."""
 
 
-Batch = tuple[Tensor, Tensor]
-"""Inputs ``(batch, d)`` and targets ``(classes, batch)`` on the device."""
+Batches = tuple[Tensor, Tensor]
+"""Inputs ``(steps, batch, d)`` and targets ``(steps, classes, batch)`` of a seed, on the device."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ class Ensemble:
         streams = {int(seed): self.stream(int(seed)) for seed in np.unique(self.seed)}
         for start in range(0, steps, CHECK_EVERY):
             training = [group for group in groups if len(group)]
-            batches: dict[int, list[Batch]] = {}
+            batches: dict[int, Batches] = {}
             for seed in {seed for group in training for seed in group.seeds}:
                 batches[seed] = self._fetch(streams[seed], range(start, min(start + CHECK_EVERY, steps)))
             for group in training:
@@ -241,13 +241,11 @@ class Ensemble:
                 places += np.array_split(cells, -(-len(cells) // most))
         return places
 
-    def _fetch(self, stream: Stream, steps: range) -> list[Batch]:
-        """Batches of some steps, on the device."""
-        batches, to = [stream(step) for step in steps], {"device": self.device, "dtype": self.dtype}
-        if self.device.type == "cpu":
-            return [(x.to(**to), y.to(**to).T.contiguous()) for x, y in batches]  # type: ignore[call-overload]
-        x, y = (torch.stack(part).to(**to) for part in zip(*batches, strict=True))  # type: ignore[call-overload]
-        return list(zip(x, y.mT.contiguous(), strict=True))  # one transfer, not one a step
+    def _fetch(self, stream: Stream, steps: range) -> Batches:
+        """Batches of some steps, on the device: one transfer, not one a step."""
+        to = {"device": self.device, "dtype": self.dtype}
+        x, y = (torch.stack(part).to(**to) for part in zip(*(stream(step) for step in steps), strict=True))  # type: ignore[call-overload]
+        return x, y.mT.contiguous()
 
     def _join(self, accounts: list[Account], places: NDArray[np.intp], kept: NDArray[np.int64]) -> EnsembleResult:
         """Results of the groups, in the order in which the cells were given."""
@@ -327,6 +325,7 @@ class _Group:
         lazy = bool((gamma < LAZY_BELOW).all())
         place = Placement(self.seeds, self.sections, self.optimizer, lazy, ensemble.dtype, ensemble.device)
         self.stack = ensemble.spec.stack(place)
+        self.fused = self.stack if isinstance(self.stack, FusedStack) else None
         self.account = Account(gamma, memory, steps, kept, ensemble.thresholds)
         # a step under a schedule is not like the one before
         self.record = RECORDERS.get(ensemble.device.type) if ensemble.schedule.name == "constant" else None
@@ -338,16 +337,15 @@ class _Group:
     def __len__(self) -> int:
         return len(self.seed_index)
 
-    def train(self, start: int, batches: dict[int, list[Batch]]) -> None:
+    def train(self, start: int, batches: dict[int, Batches]) -> None:
         """Train for as many steps as there are batches, then let decided cells go."""
-        mine = [batches[seed] for seed in self.seeds]
-        steps = range(len(mine[0]))
-        if isinstance(self.stack, FusedStack):
-            told = torch.cat(
-                [self._several(self.stack, start, part, mine) for part in self._between_shows(start, steps)], 1
-            )
+        inputs, targets = zip(*(batches[seed] for seed in self.seeds), strict=True)
+        steps = range(len(inputs[0]))
+        if self.fused is not None:
+            parts = [self._several(self.fused, start, part, inputs, targets) for part in self._parts(start, steps)]
+            told = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         else:
-            rows = [self._step(start + i, [b[i][0] for b in mine], [b[i][1] for b in mine]) for i in steps]
+            rows = [self._step(start + i, [x[i] for x in inputs], [y[i] for y in targets]) for i in steps]
             told = torch.stack(rows, 1)
         self.account.record(start, told[0], told[1], told[2] > 0)
         staying = self.account.retire(start + len(steps))
@@ -364,19 +362,22 @@ class _Group:
         """Show the networks to the probe, if it wants to see them at this step."""
         self.probing.show(step, self)
 
-    def _between_shows(self, start: int, steps: range) -> list[range]:
+    def _parts(self, start: int, steps: range) -> list[range]:
         """The steps, parted before each at which the networks are shown."""
         cuts = [i for i in steps if i and start + i in self.probing.steps]
         return [range(a, b) for a, b in pairwise([0, *cuts, len(steps)])]
 
-    def _several(self, stack: FusedStack, start: int, steps: range, batches: list[list[Batch]]) -> Tensor:
+    def _several(
+        self, stack: FusedStack, start: int, steps: range, inputs: Sequence[Tensor], targets: Sequence[Tensor]
+    ) -> Tensor:
         """Train on some batches in one go.
 
         Args:
             stack: what trains.
             start: step of the first batch.
             steps: which of the batches.
-            batches: seed by seed.
+            inputs: seed by seed, ``(steps, batch, d)``.
+            targets: seed by seed, ``(steps, classes, batch)``.
 
         Returns:
             Losses, ⟨|F − F₀|²⟩ and whether a cell is inactive, shape ``(3, steps, cells)``.
@@ -384,12 +385,12 @@ class _Group:
         self.show(start + steps[0])
         watched = [start + i in self.account.column for i in steps]
         multipliers = [self.schedule.multiplier(start + i, self.account.steps) for i in steps]
-        lesson = Lesson(self.loss_name, self.inverse_gamma.flatten(), multipliers, watched)
-        inputs, targets = ([[mine[i][part] for i in steps] for mine in batches] for part in (0, 1))
-        told, accuracies = stack.train(inputs, targets, lesson)
-        for i, accuracy, wanted in zip(steps, torch.from_numpy(accuracies), watched, strict=True):
+        lesson = Lesson(self.loss_name, self.inverse_gamma.view(-1), multipliers, watched)
+        here = slice(steps[0], steps[-1] + 1)
+        told, accuracies = stack.train([x[here] for x in inputs], [y[here] for y in targets], lesson)
+        for row, (i, wanted) in enumerate(zip(steps, watched, strict=True)):
             if wanted:
-                self.account.keep_accuracy(start + i, accuracy)
+                self.account.keep_accuracy(start + i, torch.from_numpy(accuracies[row]))
         return torch.from_numpy(told)
 
     def _step(self, step: int, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:

@@ -95,22 +95,21 @@ class FusedMLPStack:
         return kinds.get(type(self.optimizer), plain)
 
     def train(
-        self, inputs: Sequence[Sequence[Tensor]], targets: Sequence[Sequence[Tensor]], lesson: Lesson
+        self, inputs: Sequence[Tensor], targets: Sequence[Tensor], lesson: Lesson
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Train all cells on some batches; see ``stack.FusedStack.train``.
 
         Args:
-            inputs: for each seed the inputs of each step, ``(batch, input_dim)``.
-            targets: likewise, ``(classes, batch)``.
+            inputs: of each seed, ``(steps, batch, input_dim)``.
+            targets: of each seed, ``(steps, classes, batch)``.
             lesson: loss and schedule.
 
         Returns:
             Losses, ⟨|F − F₀|²⟩ and whether a cell is inactive, ``(3, steps, cells)``; accuracies, ``(steps, cells)``.
         """
-        cells, steps, batch = len(self.seed_of), len(inputs[0]), len(inputs[0][0])
+        cells, (steps, batch, _) = len(self.seed_of), inputs[0].shape
         told, hits = np.empty((3, steps, cells)), np.full((steps, cells), np.nan)
-        x = self._filled(inputs, (batch, self.layers[0].fan_in), self.rows[0])
-        y = self._filled(targets, (self.layers[-1].fan_out, batch), self._padded(batch))
+        x, y = self._padded_rows(inputs), self._padded_rows(targets)
         entropy = torch.zeros(steps, len(targets), batch, dtype=self.dtype)
         if lesson.loss == "cross-entropy":
             entropy = torch.xlogy(y, y).sum(2)[..., :batch].contiguous()
@@ -140,16 +139,11 @@ class FusedMLPStack:
         self.steps_done += steps
         return told, hits
 
-    def _filled(self, batches: Sequence[Sequence[Tensor]], shape: tuple[int, int], row: int) -> Tensor:
-        """Batches, given seed by seed, in rows padded with zeros; shape ``(steps, seeds, shape[0], row)``."""
-        if row == shape[1]:
-            return torch.stack([batch for step in zip(*batches, strict=True) for batch in step]).view(
-                -1, len(batches), *shape
-            )
-        out = torch.zeros(len(batches[0]), len(batches), shape[0], row, dtype=self.dtype)
-        for seed, mine in enumerate(batches):
-            torch.stack(tuple(mine), out=out[:, seed, :, : shape[1]])
-        return out
+    def _padded_rows(self, batches: Sequence[Tensor]) -> Tensor:
+        """Batches of several seeds in one tensor, ``(steps, seeds, rows, columns)``, columns padded with zeros."""
+        padding = self._padded(batches[0].shape[2]) - batches[0].shape[2]
+        together = batches[0].unsqueeze(1) if len(batches) == 1 else torch.stack(tuple(batches), 1)
+        return torch.nn.functional.pad(together, (0, padding)).contiguous()
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Centred raw outputs F(θ; x) − F(θ₀; x); see ``stack.Stack.forward``.

@@ -100,13 +100,13 @@ class FusedStack(Stack, Protocol):
     """A stack that does several steps of one cell before it looks at the next; its optimizer only holds numbers."""
 
     def train(
-        self, inputs: Sequence[Sequence[Tensor]], targets: Sequence[Sequence[Tensor]], lesson: Lesson
+        self, inputs: Sequence[Tensor], targets: Sequence[Tensor], lesson: Lesson
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Train all cells on some batches.
 
         Args:
-            inputs: for each seed the inputs of each step, ``(batch, input_dim)``.
-            targets: likewise, ``(classes, batch)``.
+            inputs: of each seed, ``(steps, batch, input_dim)``.
+            targets: of each seed, ``(steps, classes, batch)``.
             lesson: loss and schedule.
 
         Returns:

@@ -211,7 +211,9 @@ def test_what_is_not_whole_vectors_never_reaches_a_result():
             for flat in (stack.weights, stack.start):
                 flat[~real[: len(flat)]] = torch.nan
         lesson = Lesson("mse", one, [1.0] * 4, [True] * 4)
-        told, hits = stack.train([[x for x, _ in batches]], [[y.T.contiguous() for _, y in batches]], lesson)
+        told, hits = stack.train(
+            [torch.stack([x for x, _ in batches])], [torch.stack([y.T for _, y in batches])], lesson
+        )
         found.append((told, hits, stack.forward([batches[0][0]]).numpy()))
     for clean, dirty in zip(*found, strict=True):
         np.testing.assert_array_equal(clean, dirty)
