@@ -7,34 +7,144 @@ from typing import Any
 from numba import njit
 
 from empirical.kernels.compiled import compiled
-from empirical.kernels.tiles import REGISTERS, make_tile, tallest, turn_block, widest
+from empirical.kernels.tiles import FIRST, NEXT, REGISTERS, make_tile, tallest, turn_block, widest
 
 
-def _strip(vectors: int) -> Any:
+def _strip(vectors: int, several: bool) -> Any:
     """Columns of a product that one row of a tile spans: the tiles below each other, from the tallest on."""
-    eight, four, two, one = (make_tile(rows, vectors) for rows in (8, 4, 2, 1))
+    eight, four, two, one = (make_tile(rows, vectors, several) for rows in (8, 4, 2, 1))
     most = tallest(vectors)
 
     @njit
-    def strip(mode, scale, a, a_at, a_row, a_step, b, b_at, b_row, rows, depth, c, c_at, c_row, m, m_at):  # type: ignore[no-untyped-def]
+    def strip(  # type: ignore[no-untyped-def]
+        mode, scale, a, a_at, a_row, a_step, a_next, b, b_at, b_row, b_next, rows, depth, count, c, c_at, c_row,
+        m, m_at,
+    ):  # fmt: skip
         i = 0
         while rows - i >= 8 and most >= 8:
-            eight(mode, scale, a, a_at, a_row, a_step, b, b_at, b_row, depth, c, c_at, c_row, m, m_at)
+            eight(
+                mode,
+                scale,
+                a,
+                a_at,
+                a_row,
+                a_step,
+                a_next,
+                b,
+                b_at,
+                b_row,
+                b_next,
+                depth,
+                count,
+                c,
+                c_at,
+                c_row,
+                m,
+                m_at,
+            )
             a_at, c_at, m_at, i = a_at + 8 * a_row, c_at + 8 * c_row, m_at + 8 * c_row, i + 8
         while rows - i >= 4:
-            four(mode, scale, a, a_at, a_row, a_step, b, b_at, b_row, depth, c, c_at, c_row, m, m_at)
+            four(
+                mode,
+                scale,
+                a,
+                a_at,
+                a_row,
+                a_step,
+                a_next,
+                b,
+                b_at,
+                b_row,
+                b_next,
+                depth,
+                count,
+                c,
+                c_at,
+                c_row,
+                m,
+                m_at,
+            )
             a_at, c_at, m_at, i = a_at + 4 * a_row, c_at + 4 * c_row, m_at + 4 * c_row, i + 4
         if rows - i >= 2:
-            two(mode, scale, a, a_at, a_row, a_step, b, b_at, b_row, depth, c, c_at, c_row, m, m_at)
+            two(
+                mode,
+                scale,
+                a,
+                a_at,
+                a_row,
+                a_step,
+                a_next,
+                b,
+                b_at,
+                b_row,
+                b_next,
+                depth,
+                count,
+                c,
+                c_at,
+                c_row,
+                m,
+                m_at,
+            )
             a_at, c_at, m_at, i = a_at + 2 * a_row, c_at + 2 * c_row, m_at + 2 * c_row, i + 2
         if rows > i:
-            one(mode, scale, a, a_at, a_row, a_step, b, b_at, b_row, depth, c, c_at, c_row, m, m_at)
+            one(
+                mode,
+                scale,
+                a,
+                a_at,
+                a_row,
+                a_step,
+                a_next,
+                b,
+                b_at,
+                b_row,
+                b_next,
+                depth,
+                count,
+                c,
+                c_at,
+                c_row,
+                m,
+                m_at,
+            )
 
     return strip
 
 
 _WIDEST, _VECTOR_BYTES = widest(), REGISTERS.size
-_strip_4, _strip_2, _strip_1 = _strip(4), _strip(2), _strip(1)
+_strip_4, _strip_2, _strip_1 = (_strip(vectors, False) for vectors in (4, 2, 1))
+_strips_4, _strips_2, _strips_1 = (_strip(vectors, True) for vectors in (4, 2, 1))
+
+
+@compiled()
+def multiply_several(  # type: ignore[no-untyped-def]
+    mode, scale, a, a_at, a_row, a_step, a_next, b, b_at, b_row, b_next, rows, columns, depth, count,
+    c, c_at, c_row, m, m_at,
+):  # fmt: skip
+    """Make C, ``(rows, columns)``, of the sum of ``count`` products AB, as ``multiply``.
+
+    From one A to the next it is ``a_next`` numbers, from one B to the next ``b_next``.
+    """
+    vector = _VECTOR_BYTES // a.itemsize
+    j = 0
+    while columns - j >= 4 * vector and _WIDEST >= 4:
+        _strips_4(
+            mode, scale, a, a_at, a_row, a_step, a_next, b, b_at + j, b_row, b_next, rows, depth, count,
+            c, c_at + j, c_row, m, m_at + j,
+        )  # fmt: skip
+        j += 4 * vector
+    while columns - j >= 2 * vector:
+        _strips_2(
+            mode, scale, a, a_at, a_row, a_step, a_next, b, b_at + j, b_row, b_next, rows, depth, count,
+            c, c_at + j, c_row, m, m_at + j,
+        )  # fmt: skip
+        j += 2 * vector
+    if columns > j:
+        _strips_1(
+            mode, scale, a, a_at, a_row, a_step, a_next, b, b_at + j, b_row, b_next, rows, depth, count,
+            c, c_at + j, c_row, m, m_at + j,
+        )  # fmt: skip
 
 
 @compiled()
@@ -47,13 +157,29 @@ def multiply(mode, scale, a, a_at, a_row, a_step, b, b_at, b_row, rows, columns,
     vector = _VECTOR_BYTES // a.itemsize
     j = 0
     while columns - j >= 4 * vector and _WIDEST >= 4:
-        _strip_4(mode, scale, a, a_at, a_row, a_step, b, b_at + j, b_row, rows, depth, c, c_at + j, c_row, m, m_at + j)
+        _strip_4(
+            mode, scale, a, a_at, a_row, a_step, FIRST, b, b_at + j, b_row, FIRST, rows, depth, NEXT,
+            c, c_at + j, c_row, m, m_at + j,
+        )  # fmt: skip
         j += 4 * vector
     while columns - j >= 2 * vector:
-        _strip_2(mode, scale, a, a_at, a_row, a_step, b, b_at + j, b_row, rows, depth, c, c_at + j, c_row, m, m_at + j)
+        _strip_2(
+            mode, scale, a, a_at, a_row, a_step, FIRST, b, b_at + j, b_row, FIRST, rows, depth, NEXT,
+            c, c_at + j, c_row, m, m_at + j,
+        )  # fmt: skip
         j += 2 * vector
     if columns > j:
-        _strip_1(mode, scale, a, a_at, a_row, a_step, b, b_at + j, b_row, rows, depth, c, c_at + j, c_row, m, m_at + j)
+        _strip_1(
+            mode, scale, a, a_at, a_row, a_step, FIRST, b, b_at + j, b_row, FIRST, rows, depth, NEXT,
+            c, c_at + j, c_row, m, m_at + j,
+        )  # fmt: skip
+
+
+@compiled()
+def whole_vectors(size, like):  # type: ignore[no-untyped-def]
+    """The length of a row of whole vectors that holds ``size`` numbers of the type of an array."""
+    vector = _VECTOR_BYTES // like.itemsize
+    return (size + vector - 1) // vector * vector
 
 
 @compiled()

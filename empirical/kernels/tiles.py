@@ -1,8 +1,9 @@
-"""Matrix products of small matrices for one core: C = AB, with what follows it done while C is in registers.
+"""Matrix products of small matrices for one core: C = Σ AB, with what follows it done while C is in registers.
 
 A tile of C, up to eight rows by four vectors, is summed in registers: each step along the inner dimension loads one
-vector a column of B, broadcasts one number a row of A, and multiplies and adds them. Rows of B and C are contiguous and
-hold whole vectors; A may have any strides, so that it can be a transpose. Every tile is a function in LLVM's
+vector a column of B, broadcasts one number a row of A, and multiplies and adds them. Several products that lie evenly
+apart can be summed, as a convolution asks for. Rows of B and C are contiguous and hold whole vectors; A may have any
+strides, so that it can be a transpose. Every tile is a function in LLVM's
 intermediate representation, since compilers do not keep such a block in registers by themselves. A sum is always made
 in the order of the inner dimension: it has the same bits wherever in C it stands and whatever else is computed.
 """
@@ -96,33 +97,40 @@ def tallest(vectors: int) -> int:
     return 4 if vectors == widest() else 8
 
 
-def make_tile(rows: int, vectors: int) -> Any:
+def make_tile(rows: int, vectors: int, several: bool) -> Any:
     """Make one tile, to be called from compiled code.
 
     Args:
         rows: of C.
         vectors: a row of C.
+        several: whether there may be more than one product; where not, calls are a little cheaper.
 
     Returns:
-        ``tile(mode, scale, a, a_at, a_row, a_step, b, b_at, b_row, depth, c, c_at, c_row, m, m_at)``: flat arrays of
-        one type; ``_at`` is the place of the first entry, ``_row`` the stride of a row and ``a_step`` that along the
-        inner dimension, all in numbers; ``depth`` is the length of that dimension, at least 1. M has the rows of C.
+        ``tile(mode, scale, a, a_at, a_row, a_step, a_next, b, b_at, b_row, b_next, depth, count, c, c_at, c_row, m,
+        m_at)``: flat arrays of one type; ``_at`` is the place of the first entry, ``_row`` the stride of a row,
+        ``a_step`` that along the inner dimension, whose length is ``depth``, and ``_next`` that from one of the
+        ``count`` products to the next, all in numbers. Depth and count are at least 1. M has the rows of C.
     """
 
     @intrinsic
-    def tile(_typing, mode, scale, a, a_at, a_row, a_step, b, b_at, b_row, depth, c, c_at, c_row, m, m_at):  # type: ignore[no-untyped-def]
+    def tile(  # type: ignore[no-untyped-def]
+        _typing, mode, scale, a, a_at, a_row, a_step, a_next, b, b_at, b_row, b_next, depth, count, c, c_at, c_row,
+        m, m_at,
+    ):  # fmt: skip
         n = types.intp
-        signature = types.void(n, a.dtype, a, n, n, n, b, n, n, n, c, n, n, m, n)
+        signature = types.void(n, a.dtype, a, n, n, n, n, b, n, n, n, n, n, c, n, n, m, n)
 
         def generate(context, builder, signature, given):  # type: ignore[no-untyped-def]
             def address(place):  # type: ignore[no-untyped-def]
                 array = context.make_array(signature.args[place])(context, builder, given[place])
                 return builder.gep(array.data, [given[place + 1]])
 
-            mode, scale, _, _, a_row, a_step, _, _, b_row, depth, _, _, c_row, _, _ = given
-            function = _tile_function(builder.module, context.get_value_type(a.dtype), a.dtype.bitwidth, rows, vectors)
-            pointers = [address(place) for place in (2, 6, 10, 13)]
-            builder.call(function, [*pointers, mode, scale, a_row, a_step, b_row, depth, c_row])
+            mode, scale, _, _, a_row, a_step, a_next, _, _, b_row, b_next, depth, count, _, _, c_row, _, _ = given
+            number, shape = context.get_value_type(a.dtype), (rows, vectors)
+            function = _tile_function(builder.module, number, a.dtype.bitwidth, shape, several)
+            pointers = [address(place) for place in (2, 7, 13, 16)]
+            numbers = [mode, scale, a_row, a_step, b_row, depth, c_row]
+            builder.call(function, [*pointers, *numbers, *([a_next, b_next, count] if several else [])])
             return context.get_dummy_value()
 
         return signature, generate
@@ -130,18 +138,20 @@ def make_tile(rows: int, vectors: int) -> Any:
     return tile
 
 
-def _tile_function(module: ir.Module, number: ir.Type, bits: int, rows: int, vectors: int) -> ir.Function:
+def _tile_function(module: ir.Module, number: ir.Type, bits: int, shape: tuple[int, int], several: bool) -> ir.Function:
     """The tile as a function of the module, written at the first call."""
-    name = f"richscape_tile_{bits}_{rows}_{vectors}"
+    rows, vectors = shape
+    name = f"richscape_tile{'s' if several else ''}_{bits}_{rows}_{vectors}"
     if name in module.globals:
         return module.globals[name]
     width = lanes(bits // 8)
     vector, pointer = ir.VectorType(number, width), number.as_pointer()
-    arguments = [pointer] * 4 + [_I64, number] + [_I64] * 5
+    arguments = [pointer] * 4 + [_I64, number] + [_I64] * (8 if several else 5)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    a, b, c, m, mode, scale, a_row, a_step, b_row, depth, c_row = function.args
+    a, b, c, m, mode, scale, a_row, a_step, b_row, depth, c_row, *more = function.args
+    a_next, b_next, count = more if several else (_I64(0), _I64(0), _I64(1))
     fma = cgutils.get_or_insert_function(module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{width}f{bits}")
     zero, block = ir.Constant(vector, [0.0] * width), list(product(range(rows), range(vectors)))
     build = ir.IRBuilder(function.append_basic_block("entry"))
@@ -158,24 +168,40 @@ def _tile_function(module: ir.Module, number: ir.Type, bits: int, rows: int, vec
         return build.load(at(base, index), align=bits // 8)
 
     entry = build.block
-    starts = [build.gep(a, [build.mul(a_row, _I64(row))]) for row in range(rows)]
-    loop = function.append_basic_block("along")
+    starts = [build.mul(a_row, _I64(row)) for row in range(rows)]
+    several, loop, after, finish = (function.append_basic_block(name) for name in ("sum", "along", "next", "finish"))
+    build.branch(several)
+
+    build.position_at_end(several)
+    left, factor, below_first = build.phi(_I64), build.phi(pointer), build.phi(pointer)
+    kept = {place: build.phi(vector) for place in block}
+    lines = [build.gep(factor, [start]) for start in starts]
     build.branch(loop)
+
     build.position_at_end(loop)
     step, below, offset = build.phi(_I64), build.phi(pointer), build.phi(_I64)
     sums = {place: build.phi(vector) for place in block}
     across = [load(below, column) for column in range(vectors)]
-    factors = [spread(build.load(build.gep(start, [offset]))) for start in starts]
+    factors = [spread(build.load(build.gep(line, [offset]))) for line in lines]
     added = {(i, j): build.call(fma, [factors[i], across[j], sums[i, j]]) for i, j in block}
-    following = build.add(step, _I64(1)), build.gep(below, [b_row]), build.add(offset, a_step)
-    for phi, first, later in zip((step, below, offset), (_I64(0), b, _I64(0)), following, strict=True):
-        phi.add_incoming(first, entry)
+    following = build.sub(step, _I64(1)), build.gep(below, [b_row]), build.add(offset, a_step)
+    for phi, first, later in zip((step, below, offset), (depth, below_first, _I64(0)), following, strict=True):
+        phi.add_incoming(first, several)
         phi.add_incoming(later, loop)
     for place, phi in sums.items():
-        phi.add_incoming(zero, entry)
+        phi.add_incoming(kept[place], several)
         phi.add_incoming(added[place], loop)
-    finish = function.append_basic_block("finish")
-    build.cbranch(build.icmp_signed("<", following[0], depth), loop, finish)
+    build.cbranch(build.icmp_signed(">", following[0], _I64(0)), loop, after)
+
+    build.position_at_end(after)
+    following = build.sub(left, _I64(1)), build.gep(factor, [a_next]), build.gep(below_first, [b_next])
+    for phi, first, later in zip((left, factor, below_first), (count, a, b), following, strict=True):
+        phi.add_incoming(first, entry)
+        phi.add_incoming(later, after)
+    for place, phi in kept.items():
+        phi.add_incoming(zero, entry)
+        phi.add_incoming(added[place], after)
+    build.cbranch(build.icmp_signed(">", following[0], _I64(0)), several, finish)
 
     build.position_at_end(finish)
     otherwise = function.append_basic_block("otherwise")

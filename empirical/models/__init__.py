@@ -3,6 +3,7 @@
 from empirical.models.activations import ACTIVATIONS
 from empirical.models.catalogue import ARCHITECTURES
 from empirical.models.cnn import CNN
+from empirical.models.fused_cnn import FusedCNNStack
 from empirical.models.fused_mlp import FusedMLPStack
 from empirical.models.mlp import MLP, LazyMLPStack, MLPStack
 from empirical.models.resnet import ResNet
@@ -15,6 +16,7 @@ __all__ = [
     "CNN",
     "MLP",
     "Architecture",
+    "FusedCNNStack",
     "FusedMLPStack",
     "FusedStack",
     "LazyMLPStack",

@@ -5,13 +5,12 @@
 with 3×3 kernels, padding 1 and strides of 1 or 2. The readout sees the average over pixels, so that its fan-in is the
 number of channels N, as in an MLP, and does not grow with the image.
 
-A stack goes through its cells in one of three ways: in single precision on a CPU a few cells at a time, by oneDNN's
-convolutions (``cnn_packs``); elsewhere by matrix products of shifted views (``cnn_views``), one cell at a time on a
-CPU, all cells of a seed at a time on a GPU.
+On a CPU it is the compiled loops of ``fused_cnn`` that train ReLU networks. The stack below is for GPUs, and for
+processors without fused multiply-add: its cells go through matrix products of shifted views (``cnn_views``), one at a
+time on a CPU, all of a seed at a time on a GPU.
 
-Why oneDNN, and why not as a loop calls it. Microseconds for one cell (16 → 16 channels, 14×14, stride 2, batch 64,
-float32, 14.5 MFLOP each; least of 15 to 25 runs on one Zen 5 core, PyTorch 2.13). MKL, which is behind ``torch.mm`` and
-``torch.bmm``, ends at 106 GFLOP/s on this processor, whose AVX-512 it does not use; oneDNN reaches 230:
+Microseconds for one cell (16 → 16 channels, 14×14, stride 2, batch 64, float32, 14.5 MFLOP each; least of 15 to 25 runs
+on one Zen 5 core, PyTorch 2.13), by the libraries behind PyTorch; 262 GFLOP/s would be 55:
 
 ==================================================  ========  ================  ==================
 layout                                              forward   filter gradient   input gradient
@@ -19,14 +18,11 @@ layout                                              forward   filter gradient   
 shifted views, MKL (``cnn_views``)                  250       214               199
 oneDNN, images in the batch, channels first         128       134               1290
 oneDNN, images in the batch, channels last          120       103               332
-… input gradient as a 2×2 convolution               –         –                 149, then 39 to lay
 oneDNN, batch a spatial dimension, one cell         94        111               125
-… two cells as groups (``cnn_packs``)               76        98                78
-… four                                              70        90                84
+… four cells as groups                              70        90                84
 ==================================================  ========  ================  ==================
 
-The slow input gradients are those of rows of 7 pixels written with stride 2. With the batch as the innermost spatial
-dimension a row has 64 points and its stride is 1.
+A whole step, with a first layer and everything else, takes 330 by the loops and took 580 by the best of these.
 """
 
 from __future__ import annotations
@@ -40,8 +36,9 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from empirical.models.activations import activation
-from empirical.models.cnn_packs import PackedCells
 from empirical.models.cnn_views import ShiftedCells
+from empirical.models.fused import can_train
+from empirical.models.fused_cnn import FusedCNNStack
 from empirical.models.module import ModuleStack
 from empirical.models.stack import Placement, StepwiseStack
 from empirical.parametrization import LayerScale
@@ -165,9 +162,26 @@ class CNN:
         chosen = [s.normalized_learning_rate if normalized else s.learning_rate for s in self.layers]
         return {f"layers.{layer}": rate for layer, rate in enumerate(chosen)}
 
-    def stack(self, placement: Placement) -> StepwiseStack:
+    def trains_cell_by_cell(self, device: torch.device) -> bool:
+        """Whether the stack is a fused one; see ``stack.CellByCell``.
+
+        Args:
+            device: where it is to live.
+
+        Returns:
+            True for ReLU networks on most CPUs.
+        """
+        return self.activation == "relu" and can_train(device)
+
+    def stack(self, placement: Placement) -> StepwiseStack | FusedCNNStack:
         """Networks at their θ₀."""
-        return CNNStack(self, placement) if self.activation == "relu" else ModuleStack(self, placement)
+        if self.activation != "relu":
+            return ModuleStack(self, placement)
+        if self.trains_cell_by_cell(placement.device):
+            starts = [self.initial_weights(seed) for seed in placement.seeds]
+            rates = list(self.rates(placement.optimizer.normalized).values())
+            return FusedCNNStack(self.strides, (self.image_channels, self.image_size), starts, rates, placement)
+        return CNNStack(self, placement)
 
 
 class CNNModule(nn.Module):
@@ -198,23 +212,8 @@ class CNNModule(nn.Module):
         return x.mean((2, 3)) @ self.layers[len(self.strides)].T
 
 
-PASSES = ("packs", "cells", "seeds")
-"""How a stack goes through its cells: a few at a time by oneDNN; one, or all of a seed, at a time by products."""
-
-
-def fastest_passes(device: torch.device, dtype: torch.dtype) -> str:
-    """How to go through the cells: oneDNN knows single precision only, and a GPU wants many cells at once.
-
-    Args:
-        device: where the weights are.
-        dtype: of weights and activations.
-
-    Returns:
-        One of ``PASSES``.
-    """
-    if device.type != "cpu":
-        return "seeds"
-    return "packs" if dtype == torch.float32 and torch.backends.mkldnn.is_available() else "cells"
+PASSES = ("cells", "seeds")
+"""How a stack goes through its cells: one, or all of a seed, at a time."""
 
 
 class CNNStack:
@@ -225,27 +224,25 @@ class CNNStack:
     Args:
         spec: the architecture.
         placement: cells, optimizer and device.
-        passes: one of ``PASSES``; ``None`` takes the fastest.
+        passes: one of ``PASSES``; ``None`` takes the faster.
     """
 
     def __init__(self, spec: CNN, placement: Placement, *, passes: str | None = None) -> None:
         seeds, device = placement.seeds, placement.device
         self.spec, self.optimizer, self.dtype = spec, placement.optimizer, placement.dtype
         self.sections, self.inner = list(placement.sections), placement.inner_dtype
-        self.passes = fastest_passes(device, self.inner) if passes is None else one_of("passes", passes, PASSES)
-        self.kind: type[PackedCells] | type[ShiftedCells] = PackedCells if self.passes == "packs" else ShiftedCells
-        per_seed = [self.kind.store(spec, spec.initial_weights(seed)) for seed in seeds]
+        faster = "cells" if device.type == "cpu" else "seeds"
+        self.passes = faster if passes is None else one_of("passes", passes, PASSES)
+        per_seed = [ShiftedCells.store(spec, spec.initial_weights(seed)) for seed in seeds]
         self.start = [torch.stack(same).to(device=device, dtype=self.inner) for same in zip(*per_seed, strict=True)]
         self.seed_index = torch.repeat_interleave(torch.arange(len(seeds)), torch.tensor(self.sections)).to(device)
         self.displacement = [start.new_zeros(len(self.seed_index), *start.shape[1:]) for start in self.start]
         self.weights = [start[self.seed_index] for start in self.start]
-        self._cells: PackedCells | ShiftedCells | None = None
-        self._initial: PackedCells | ShiftedCells | None = None
+        self._cells: ShiftedCells | None = None
+        self._initial: ShiftedCells | None = None
         self._silent = torch.zeros(len(self.seed_index), dtype=torch.bool, device=device)
 
-    def _make(self, weights: list[Tensor], sections: Sequence[int], batch: int) -> PackedCells | ShiftedCells:
-        if self.passes == "packs":
-            return PackedCells(self.spec, weights, sections, batch)
+    def _make(self, weights: list[Tensor], sections: Sequence[int], batch: int) -> ShiftedCells:
         return ShiftedCells(self.spec, weights, sections, batch, self.passes == "seeds")
 
     def displacements(self) -> dict[str, Tensor]:
@@ -255,7 +252,7 @@ class CNNStack:
             Δ = θ − θ₀ by the names of ``CNN.module``, float64: ``(cells, width, channels, 3, 3)``, readout
             ``(cells, num_classes, width)``.
         """
-        moved = self.kind.restore(self.spec, self.displacement)
+        moved = ShiftedCells.restore(self.spec, self.displacement)
         return {f"layers.{layer}": tensor.to(torch.float64, copy=True) for layer, tensor in enumerate(moved)}
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:

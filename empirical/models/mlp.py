@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from empirical.models.activations import activation
-from empirical.models.fused_mlp import FusedMLPStack, can_train
+from empirical.models.fused import can_train
+from empirical.models.fused_mlp import FusedMLPStack
 from empirical.models.stack import Placement
 from empirical.parametrization import LayerScale, mup_layers
 
@@ -129,7 +130,7 @@ class MLP:
         if self.trains_cell_by_cell(placement.device):
             starts = [self.initial_weights(seed) for seed in placement.seeds]
             rates = list(self.rates(placement.optimizer.normalized).values())
-            return FusedMLPStack(self.layers, starts, rates, placement)
+            return FusedMLPStack(starts, rates, placement)
         return (LazyMLPStack if placement.lazy else MLPStack)(self, placement)
 
 

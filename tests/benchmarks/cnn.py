@@ -2,7 +2,7 @@
 
 Two 3×3 convolutions with stride 2, 16 channels, 28×28 images, batch 64, 32 cells of one seed. All see the same
 pre-drawn batches; all are centred by F(θ₀) and make the same MSE step. Everybody but the ensemble calls PyTorch's (or
-XLA's) own convolution. ``cnn_products.py`` says where the ensemble spends its time.
+XLA's) own convolution.
 """
 
 from __future__ import annotations
@@ -79,18 +79,18 @@ def threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def passing(passes: str | None) -> Iterator[None]:
-    """Stacks of CNNs go through their cells in a given way."""
-    fastest = cnn.fastest_passes
-    if passes is not None:
-        cnn.fastest_passes = lambda device, dtype: passes
+def stepwise(wanted: bool) -> Iterator[None]:
+    """CNNs train as where there is no fused multiply-add."""
+    can_train = cnn.can_train
+    if wanted:
+        cnn.can_train = lambda device: False
     yield
-    cnn.fastest_passes = fastest
+    cnn.can_train = can_train
 
 
-def ensemble(spec: CNN | ModuleArchitecture, batches: Remembered, count: int, passes: str | None = None) -> float:
+def ensemble(spec: CNN | ModuleArchitecture, batches: Remembered, count: int, step_by_step: bool = False) -> float:
     run = Ensemble(spec, GAMMA, ETA, 0, stream=lambda _: batches)
-    with threads(count), passing(passes):
+    with threads(count), stepwise(step_by_step):
         return CELLS * ENSEMBLE_STEPS / seconds(lambda: run.run(ENSEMBLE_STEPS))
 
 
@@ -216,7 +216,7 @@ def table(rounds: int = 5) -> str:
     )
     kinds: dict[str, Callable[[int], float]] = {
         "ensemble of `CNN`": partial(ensemble, SPEC, batches),
-        "ensemble of `CNN`, cell by cell in products": partial(ensemble, SPEC, batches, passes="cells"),
+        "ensemble of `CNN`, step by step": partial(ensemble, SPEC, batches, step_by_step=True),
         "ensemble of a module (`torch.func`, vjp)": partial(ensemble, module, batches),
         "plain loop": partial(loop, batches),
         "grouped convolution": partial(grouped, batches),

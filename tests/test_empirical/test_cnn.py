@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from empirical import Ensemble, data_stream
-from empirical.models import cnn_packs
 from empirical.models.cnn import CNN, PASSES, CNNStack
 from empirical.models.module import ModuleArchitecture, ModuleStack
 from empirical.models.stack import Placement
@@ -107,76 +106,11 @@ def test_equals_copies_of_the_module(name):
     assert a.abs().max() > 1e-3
 
 
-def test_single_precision_on_a_cpu_goes_in_packs_and_follows_autograd():
-    # outputs of order 0.1 are means over 10² sums of 54 products, each rounded to 6e-8; no more steps than five, since
-    # rounding switches a unit near its kink in the sixth
-    spec, draw = CNN((2, 1, 2), 6, 11, 3, image_channels=2), torch.Generator().manual_seed(0)
-    ones = torch.ones(5, dtype=torch.float64)
-    moves = make_optimizer("gd", ones, ones, ones, torch.float32)
-    stack = CNNStack(spec, Placement([0, 3], [4, 1], moves, False, torch.float32, torch.device("cpu")))
-    assert stack.passes == "packs"
-    networks = [plain(spec, seed) for seed in (0, 0, 0, 0, 3)]
-    at_start = [plain(spec, seed) for seed in (0, 3)]
-    for step in range(5):
-        xs = inputs_of(spec, 2, step, batch=12)
-        moved = stack.forward([x.float() for x in xs])
-        push = 0.02 * torch.randn(moved.shape, generator=draw, dtype=torch.float64)
-        for cell, network in enumerate(networks):
-            x = xs[cell // 4]
-            raw = network(x)
-            expected = (raw - at_start[cell // 4](x)).detach()
-            torch.testing.assert_close(moved[cell].T.double(), expected, rtol=1e-5, atol=1e-6)
-            weights = list(network.parameters())
-            with torch.no_grad():
-                found = torch.autograd.grad(raw, weights, push[cell].T)
-                for p, g, scale in zip(weights, found, spec.layers, strict=True):
-                    p -= scale.learning_rate * g
-        stack.update(push.float())
-    assert moved.abs().max() > 0.1
-
-
 def test_cells_that_cancel_go_in_double_precision():
     ones = torch.ones(2, dtype=torch.float64)
     moves = make_optimizer("gd", ones, ones, ones, torch.float32)
     stack = CNNStack(CNN((2, 2), 4, 7, 3), Placement([0], [2], moves, True, torch.float32, torch.device("cpu")))
     assert (stack.passes, stack.weights[0].dtype) == ("cells", torch.float64)
-
-
-def test_what_pack_a_cell_is_in_changes_nothing(monkeypatch):
-    spec, draw = CNN((2, 2), 3, 9, 2), torch.Generator().manual_seed(1)
-    pushes = 0.05 * torch.randn(7, 2, BATCH, generator=draw, dtype=torch.float64)
-
-    def moved(largest_pack: float) -> tuple[int, dict[str, torch.Tensor]]:
-        monkeypatch.setattr(cnn_packs, "PACK_BYTES", largest_pack)
-        stack = CNNStack(spec, placed([4], [7], optimizer_of(7)), passes="packs")
-        for step in range(3):
-            stack.forward(inputs_of(spec, 1, step))
-            stack.update(pushes.clone())
-        return len(stack._cells.packs), stack.displacements()
-
-    (one, together), (three, apart) = moved(1e9), moved(1)
-    assert (one, three) == (1, 3)
-    for name, tensor in together.items():
-        torch.testing.assert_close(apart[name], tensor, rtol=1e-11, atol=1e-12)
-        assert tensor.abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("spec", [CNN((2, 2), 5, 9, 3), CNN((1, 2), 16, 12, 4)], ids=lambda spec: f"{spec.width}")
-def test_a_cell_alone_and_beside_others_in_single_precision(spec):
-    # the same bits on the processors where it was tried, which oneDNN does not promise: three steps of float32 rounding
-    draw, found = torch.Generator().manual_seed(2), {}
-    pushes = 0.02 * torch.randn(3, spec.num_classes, BATCH, generator=draw)
-    for count in (1, 2, 7):
-        ones = torch.ones(count, dtype=torch.float64)
-        moves = make_optimizer("gd", ones, ones, ones, torch.float32)
-        stack = CNNStack(spec, Placement([0], [count], moves, False, torch.float32, torch.device("cpu")))
-        for step, push in enumerate(pushes):
-            moved = stack.forward([inputs_of(spec, 1, step)[0].float()])
-            stack.update(push.expand_as(moved).clone())
-        found[count] = moved
-    for count in (2, 7):
-        torch.testing.assert_close(found[count], found[1].expand_as(found[count]), rtol=1e-5, atol=1e-6)
-    assert moved.abs().max() > 1e-2
 
 
 def stream(seed: int):

@@ -28,6 +28,7 @@ def both(spec, gamma, eta, seed, steps, batch, **options):
         with pytest.MonkeyPatch.context() as patch:
             if can:
                 patch.setattr("empirical.models.mlp.can_train", can)
+                patch.setattr("empirical.models.cnn.can_train", can)
             ensemble = Ensemble(spec, gamma, eta, seed, stream=stream(batch), dtype="float64", **options)
             kept = np.arange(steps)
             result = ensemble.run(
@@ -50,8 +51,9 @@ def assert_same(one, other, tolerance=1e-10):
     for (_, x), (_, y) in zip(seen_a, seen_b, strict=True):
         np.testing.assert_array_equal(x.cells, y.cells)
         for name, moved in x.displacement.items():
-            scale = y.displacement[name].abs().flatten(1).amax(1).clamp_min(1e-300).view(-1, 1, 1)
-            assert ((moved - y.displacement[name]).abs() / scale).max() <= 1e-6
+            theirs = y.displacement[name].flatten(1)
+            scale = theirs.abs().amax(1, keepdim=True).clamp_min(1e-300)
+            assert ((moved.flatten(1) - theirs).abs() / scale).max() <= 1e-6
 
 
 @pytest.mark.parametrize("loss", ["mse", "cross-entropy"])
