@@ -11,8 +11,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
+from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -44,6 +46,12 @@ class Remembered:
 
     def test_set(self) -> tuple[Tensor, Tensor]:
         return torch.zeros(1, SIZE * SIZE), torch.zeros(1, 10)  # accuracy is no part of a step
+
+
+@cache
+def remembered() -> Remembered:
+    """Batches of this process."""
+    return Remembered()
 
 
 class Network(nn.Module):
@@ -92,6 +100,29 @@ def ensemble(spec: CNN | ModuleArchitecture, batches: Remembered, count: int, st
     run = Ensemble(spec, GAMMA, ETA, 0, stream=lambda _: batches)
     with threads(count), stepwise(step_by_step):
         return CELLS * ENSEMBLE_STEPS / seconds(lambda: run.run(ENSEMBLE_STEPS))
+
+
+@cache
+def processes(count: int) -> ProcessPoolExecutor:
+    """One process a core, as `Runner` has them, started once."""
+    return ProcessPoolExecutor(count, get_context("spawn"))
+
+
+def part_of_ensemble(part: slice) -> None:
+    """Some of the cells, in a process of one thread."""
+    run = Ensemble(SPEC, GAMMA[part], ETA[part], 0, stream=lambda _: remembered())
+    with threads(1):
+        run.run(ENSEMBLE_STEPS)
+
+
+def ensemble_of_cnns(batches: Remembered, count: int) -> float:
+    """The ensemble on as many processes as there are to be threads: its loops are for one core each."""
+    if count == 1:
+        return ensemble(SPEC, batches, 1)
+    parts = [slice(part, None, count) for part in range(count)]
+    start = time.perf_counter()
+    list(processes(count).map(part_of_ensemble, parts))
+    return CELLS * ENSEMBLE_STEPS / (time.perf_counter() - start)
 
 
 def loop(batches: Remembered, count: int, networks: int = 3) -> float:
@@ -210,12 +241,12 @@ def convolution_rate(count: int) -> float:
 
 
 def table(rounds: int = 5) -> str:
-    batches = Remembered()
+    batches = remembered()
     module = ModuleArchitecture(
         Network, SPEC.input_dim, 10, learning_rates=dict(zip(("first", "second", "read"), RATES, strict=True))
     )
     kinds: dict[str, Callable[[int], float]] = {
-        "ensemble of `CNN`": partial(ensemble, SPEC, batches),
+        "ensemble of `CNN`": partial(ensemble_of_cnns, batches),
         "ensemble of `CNN`, step by step": partial(ensemble, SPEC, batches, step_by_step=True),
         "ensemble of a module (`torch.func`, vjp)": partial(ensemble, module, batches),
         "plain loop": partial(loop, batches),
@@ -251,7 +282,7 @@ def table(rounds: int = 5) -> str:
         f"Two 3×3 convolutions with stride 2, {SPEC.width} channels, {SIZE}×{SIZE}, batch {BATCH}, {CELLS} cells, "
         f"{work / 1e6:.0f} MFLOP a cell-step (centring not counted); medians (range) of {rounds} alternating rounds of "
         f"{STEPS} steps ({ENSEMBLE_STEPS} of an ensemble), ratios taken round by round. One thread is timed by the "
-        "processor's clock, more by the wall's."
+        "processor's clock, more by the wall's. The ensemble of `CNN` has a process of one thread for each."
     )
     return "\n".join(lines)
 
