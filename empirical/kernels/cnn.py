@@ -17,7 +17,7 @@ import numpy as np
 from empirical.kernels.compiled import compiled
 from empirical.kernels.elementwise import CROSS_ENTROPY, centre, move, softmax_excess, squared_error
 from empirical.kernels.mlp import largest_class, put_sum, some_unit_is_on, zeros
-from empirical.kernels.products import multiply, multiply_several, turn, whole_vectors
+from empirical.kernels.products import apart, multiply, multiply_several, turn, whole_vectors
 from empirical.kernels.tiles import ADD, FIRST, NEXT, RELU, STORE
 
 
@@ -109,17 +109,18 @@ def filter_gradient(  # type: ignore[no-untyped-def]
     """Add to the gradient of a convolution's weights what one column of examples says."""
     one, pixel, columns = slope.dtype.type(1), width * examples, 3 * width
     padded, slope_grid = part.size // width, side + 2 * slope_border
+    span = apart(grid * width, acts)
     for down in range(3):
         for i in range(part.size):
             part[i] = 0.0
         for y in range(side):
             turn(
                 acts, acts_at + (y * stride + down) * grid * pixel, examples, grid * width, examples,
-                turned, FIRST, grid * width,
+                turned, FIRST, span,
             )  # fmt: skip
             multiply_several(
                 ADD, one, slope, ((y + slope_border) * slope_grid + slope_border) * pixel, examples, NEXT, pixel,
-                turned, FIRST, grid * width, stride * width, width, padded, examples, side,
+                turned, FIRST, span, stride * width, width, padded, examples, side,
                 part, FIRST, padded, part, FIRST,
             )  # fmt: skip
         for o in range(width):
@@ -199,7 +200,10 @@ def train(  # type: ignore[no-untyped-def]
     acts, above, below = zeros(grids[-1], weights), zeros(largest, weights), zeros(largest, weights)
     pooled, sent, out = zeros(pixel, weights), zeros(pixel, weights), zeros(outputs * examples, weights)
     padded = whole_vectors(3 * width, weights)
-    part, turned = zeros(width * padded, weights), zeros(examples * (sides[1] + 2) * width + padded, weights)
+    part, turned = (
+        zeros(width * padded, weights),
+        zeros(examples * apart((sides[1] + 2) * width, weights) + padded, weights),
+    )
     gradient, turned_pool = zeros(total, weights), zeros(examples * rows[-1], weights)
     scratch, guesses, labels = zeros(3 * examples, weights), zeros(examples, weights), zeros(examples, weights)
     flat_patches, flat_turned, flat_y = patches.reshape(-1), turned_patches.reshape(-1), y.reshape(-1)

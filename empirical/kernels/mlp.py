@@ -23,7 +23,7 @@ from empirical.kernels.elementwise import (
     softmax_excess,
     squared_error,
 )
-from empirical.kernels.products import multiply, turn
+from empirical.kernels.products import apart, multiply, turn
 from empirical.kernels.tiles import ADD, FIRST, GATE, NEXT, RELU, STORE
 
 BATCHES_BYTES = 3 << 17
@@ -170,24 +170,24 @@ def backward(  # type: ignore[no-untyped-def]
     for layer in range(sizes[0] - 1, -1, -1):
         place, above, _, row = layer_place(sizes, layer)
         here, below_at = at + place, layer % 2 * size
-        seen, seen_at = x, x_at
+        seen, seen_at, seen_row = x, x_at, row
         if layer > 0:
             active = (layer - 1) * size
             multiply(
                 GATE, one, weights, here, NEXT, row, above_slope, above_at, batch_row, width, batch_row, above,
                 slopes, below_at, batch_row, hidden, active,
             )  # fmt: skip
-            turn(hidden, active, batch_row, width, batch, turned, FIRST, row)
-            seen, seen_at = turned, FIRST
+            seen, seen_at, seen_row = turned, FIRST, apart(width, turned)
+            turn(hidden, active, batch_row, width, batch, turned, FIRST, seen_row)
         moving = displacement if lazy else weights
         if kind == PLAIN:
             multiply(
-                ADD, -weights.dtype.type(rates[layer]), above_slope, above_at, batch_row, NEXT, seen, seen_at, row,
+                ADD, -weights.dtype.type(rates[layer]), above_slope, above_at, batch_row, NEXT, seen, seen_at, seen_row,
                 above, row, batch, moving, here, row, moving, here,
             )  # fmt: skip
         else:
             multiply(
-                STORE, one, above_slope, above_at, batch_row, NEXT, seen, seen_at, row,
+                STORE, one, above_slope, above_at, batch_row, NEXT, seen, seen_at, seen_row,
                 above, row, batch, gradient, FIRST, row, gradient, FIRST,
             )  # fmt: skip
             end = here + above * row
@@ -245,7 +245,7 @@ def train(  # type: ignore[no-untyped-def]
         zeros(2 * size, weights),
         zeros(3 * size if lazy else 0, weights),
     )
-    turned = zeros(batch * width_row, weights)
+    turned = zeros(batch * apart(width, weights), weights)
     largest = max(width * input_row, max(width, outputs) * width_row)
     gradient = zeros(0 if kind == PLAIN else largest, weights)
     scratch, nothing = zeros(3 * batch, weights), zeros(target_size, weights)

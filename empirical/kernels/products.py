@@ -183,6 +183,12 @@ def whole_vectors(size, like):  # type: ignore[no-untyped-def]
 
 
 @compiled()
+def apart(size, like):  # type: ignore[no-untyped-def]
+    """A line of the cache more than a row has, from one row to the next: rows a power of two apart evict each other."""
+    return whole_vectors(size, like) + 64 // like.itemsize
+
+
+@compiled()
 def turn(a, a_at, a_row, rows, columns, out, out_at, out_row):  # type: ignore[no-untyped-def]
     """Transpose A, ``(rows, columns)``, into ``out``, ``(columns, rows)``; nothing else of ``out`` is written."""
     block = _VECTOR_BYTES // a.itemsize

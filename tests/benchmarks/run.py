@@ -20,9 +20,9 @@ import theory_numeric
 from common import environment
 
 
-def in_its_own_process(script: str) -> str:
+def in_its_own_process(script: str, *options: str) -> str:
     """The table of a script that takes every core."""
-    command = [sys.executable, str(Path(__file__).with_name(script))]
+    command = [sys.executable, str(Path(__file__).with_name(script)), *options]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
@@ -33,7 +33,7 @@ print("## Numeric boundaries, a million points\n\n" + theory_numeric.table() + "
 print("## Flows\n\n" + flows.table() + "\n")
 print("## Phase portraits of the toy\n\n" + in_its_own_process("portrait.py"))
 print("## Ensemble of MLPs\n\n" + in_its_own_process("ensemble.py"))
-print("### A step, part by part\n\n" + in_its_own_process("tiles.py"))
+print("### A step, part by part\n\n" + in_its_own_process("tiles.py", "--cnn"))
 print("## Hessian spectra\n\n" + in_its_own_process("hessian.py"))
 print("## Ensemble of CNNs\n\n" + in_its_own_process("cnn.py"))
 print("## Every architecture against a plain loop\n\n" + in_its_own_process("architectures.py"))
