@@ -18,8 +18,15 @@ MARKS = (b"@compiled", b"@intrinsic")
 """What files with compiled loops have in them."""
 
 
-def _cache_folder(root: Path) -> str | None:
-    """The folder for machine code of exactly these sources; ``None`` where it cannot be made."""
+def cache_folder(root: Path) -> str | None:
+    """The folder for machine code of exactly these sources; those of earlier sources are thrown away.
+
+    Args:
+        root: the folder of a package.
+
+    Returns:
+        Its path; ``None`` where it cannot be made.
+    """
     digest = hashlib.blake2b(digest_size=8)
     for source in sorted(root.rglob("*.py")):
         text = source.read_bytes()
@@ -46,7 +53,7 @@ def compiler(root: Path) -> Callable[..., Callable[[Callable], Any]]:
         Takes options for ``numba.njit``, such as ``parallel`` or ``inline``, gives a decorator. Its name is to be
         ``compiled``: it is by ``@compiled`` that files with loops are known.
     """
-    cache = _cache_folder(root)
+    cache = cache_folder(root)
 
     def compiled(**options: Any) -> Callable[[Callable], Any]:
         def decorate(function: Callable) -> Any:

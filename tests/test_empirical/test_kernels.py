@@ -206,7 +206,7 @@ def test_what_is_not_whole_vectors_never_reaches_a_result():
         assert isinstance(stack, FusedMLPStack)
         if spoiled:
             real = torch.zeros_like(stack.weights, dtype=torch.bool)
-            for part in stack._layers_of(real):
+            for part in stack.layers_of(real):
                 part.fill_(True)
             for flat in (stack.weights, stack.start):
                 flat[~real[: len(flat)]] = torch.nan
