@@ -470,7 +470,8 @@ def test_machine_code_follows_a_change_in_another_file(tmp_path):
 
     def run():
         code = (
-            "from pathlib import Path; from simulate.probe import probe; from simulate.maps.compiled import cache_folder\n"
+            "from pathlib import Path; from simulate.probe import probe\n"
+            "from simulate.maps.compiled import cache_folder\n"
             "print(probe(1.0), len(probe.stats.cache_hits), cache_folder(Path('simulate').resolve()))"
         )
         answer = subprocess.run(
