@@ -113,8 +113,54 @@ def _strip(vectors: int, several: bool) -> Any:
 
 
 _WIDEST, _VECTOR_BYTES = widest(), REGISTERS.size
-_strip_4, _strip_2, _strip_1 = (_strip(vectors, False) for vectors in (4, 2, 1))
-_strips_4, _strips_2, _strips_1 = (_strip(vectors, True) for vectors in (4, 2, 1))
+
+
+def _all_columns(several: bool) -> Any:
+    """A product from its widest strips to its narrowest."""
+    strip_4, strip_2, strip_1 = (_strip(vectors, several) for vectors in (4, 2, 1))
+
+    @njit
+    def all_columns(  # type: ignore[no-untyped-def]
+        mode, scale, a, a_at, a_row, a_step, a_next, b, b_at, b_row, b_next, rows, columns, depth, count,
+        c, c_at, c_row, m, m_at,
+    ):  # fmt: skip
+        vector = _VECTOR_BYTES // a.itemsize
+        j = 0
+        while columns - j >= 4 * vector and _WIDEST >= 4:
+            strip_4(
+                mode, scale, a, a_at, a_row, a_step, a_next, b, b_at + j, b_row, b_next, rows, depth, count,
+                c, c_at + j, c_row, m, m_at + j,
+            )  # fmt: skip
+            j += 4 * vector
+        while columns - j >= 2 * vector:
+            strip_2(
+                mode, scale, a, a_at, a_row, a_step, a_next, b, b_at + j, b_row, b_next, rows, depth, count,
+                c, c_at + j, c_row, m, m_at + j,
+            )  # fmt: skip
+            j += 2 * vector
+        if columns > j:
+            strip_1(
+                mode, scale, a, a_at, a_row, a_step, a_next, b, b_at + j, b_row, b_next, rows, depth, count,
+                c, c_at + j, c_row, m, m_at + j,
+            )  # fmt: skip
+
+    return all_columns
+
+
+_of_one, _of_several = _all_columns(False), _all_columns(True)
+
+
+@compiled()
+def multiply(mode, scale, a, a_at, a_row, a_step, b, b_at, b_row, rows, columns, depth, c, c_at, c_row, m, m_at):  # type: ignore[no-untyped-def]
+    """Make C, ``(rows, columns)``, of A, ``(rows, depth)``, and B, ``(depth, columns)``, by a mode of ``tiles``.
+
+    Arrays are flat and of one type; ``_at`` is the place of the first entry, ``_row`` the stride of a row, ``a_step``
+    that of the columns of A. ``columns`` is a multiple of the numbers in a vector. M has the rows of C.
+    """
+    _of_one(
+        mode, scale, a, a_at, a_row, a_step, FIRST, b, b_at, b_row, FIRST, rows, columns, depth, NEXT,
+        c, c_at, c_row, m, m_at,
+    )  # fmt: skip
 
 
 @compiled()
@@ -126,53 +172,10 @@ def multiply_several(  # type: ignore[no-untyped-def]
 
     From one A to the next it is ``a_next`` numbers, from one B to the next ``b_next``.
     """
-    vector = _VECTOR_BYTES // a.itemsize
-    j = 0
-    while columns - j >= 4 * vector and _WIDEST >= 4:
-        _strips_4(
-            mode, scale, a, a_at, a_row, a_step, a_next, b, b_at + j, b_row, b_next, rows, depth, count,
-            c, c_at + j, c_row, m, m_at + j,
-        )  # fmt: skip
-        j += 4 * vector
-    while columns - j >= 2 * vector:
-        _strips_2(
-            mode, scale, a, a_at, a_row, a_step, a_next, b, b_at + j, b_row, b_next, rows, depth, count,
-            c, c_at + j, c_row, m, m_at + j,
-        )  # fmt: skip
-        j += 2 * vector
-    if columns > j:
-        _strips_1(
-            mode, scale, a, a_at, a_row, a_step, a_next, b, b_at + j, b_row, b_next, rows, depth, count,
-            c, c_at + j, c_row, m, m_at + j,
-        )  # fmt: skip
-
-
-@compiled()
-def multiply(mode, scale, a, a_at, a_row, a_step, b, b_at, b_row, rows, columns, depth, c, c_at, c_row, m, m_at):  # type: ignore[no-untyped-def]
-    """Make C, ``(rows, columns)``, of A, ``(rows, depth)``, and B, ``(depth, columns)``, by a mode of ``tiles``.
-
-    Arrays are flat and of one type; ``_at`` is the place of the first entry, ``_row`` the stride of a row, ``a_step``
-    that of the columns of A. ``columns`` is a multiple of the numbers in a vector. M has the rows of C.
-    """
-    vector = _VECTOR_BYTES // a.itemsize
-    j = 0
-    while columns - j >= 4 * vector and _WIDEST >= 4:
-        _strip_4(
-            mode, scale, a, a_at, a_row, a_step, FIRST, b, b_at + j, b_row, FIRST, rows, depth, NEXT,
-            c, c_at + j, c_row, m, m_at + j,
-        )  # fmt: skip
-        j += 4 * vector
-    while columns - j >= 2 * vector:
-        _strip_2(
-            mode, scale, a, a_at, a_row, a_step, FIRST, b, b_at + j, b_row, FIRST, rows, depth, NEXT,
-            c, c_at + j, c_row, m, m_at + j,
-        )  # fmt: skip
-        j += 2 * vector
-    if columns > j:
-        _strip_1(
-            mode, scale, a, a_at, a_row, a_step, FIRST, b, b_at + j, b_row, FIRST, rows, depth, NEXT,
-            c, c_at + j, c_row, m, m_at + j,
-        )  # fmt: skip
+    _of_several(
+        mode, scale, a, a_at, a_row, a_step, a_next, b, b_at, b_row, b_next, rows, columns, depth, count,
+        c, c_at, c_row, m, m_at,
+    )  # fmt: skip
 
 
 @compiled()

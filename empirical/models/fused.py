@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from empirical.kernels import elementwise
 from empirical.kernels.tiles import lanes, vector_registers
-from empirical.models.stack import Placement
+from empirical.models.stack import Lesson, Placement
 from empirical.optimizers import Adam, HeavyBall, SignDescent
 
 
@@ -27,7 +30,7 @@ def can_train(device: torch.device) -> bool:
     return device.type == "cpu" and vector_registers() is not None
 
 
-class FusedCells:
+class FusedCells(ABC):
     """Flat weights of C cells, layer by layer in rows of whole vectors, and what moves them.
 
     Args:
@@ -123,22 +126,58 @@ class FusedCells:
         """
         return [tensor.view(-1).numpy() for tensor in tensors]
 
-    def optimizer_arguments(self, batch: int) -> dict[str, np.ndarray]:
-        """What the loops ask of the optimizer, cell by cell.
+    def train(
+        self, inputs: Sequence[Tensor], targets: Sequence[Tensor], lesson: Lesson
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Train all cells on some batches; see ``stack.FusedStack.train``.
 
         Args:
-            batch: examples in a batch.
+            inputs: of each seed, ``(steps, batch, input_dim)``.
+            targets: of each seed, ``(steps, classes, batch)``.
+            lesson: loss and schedule.
 
         Returns:
-            ``output_scale`` over the batch size, in the precision of the weights; ``eta`` and ``beta`` in double.
+            Losses, ⟨|F − F₀|²⟩ and whether a cell is inactive, ``(3, steps, cells)``; accuracies, ``(steps, cells)``.
         """
-        optimizer, cells = self.optimizer, len(self.seed_of)
+        cells, (steps, batch, _), optimizer = len(self.seed_of), inputs[0].shape, self.optimizer
+        told, hits = np.empty((3, steps, cells)), np.full((steps, cells), np.nan)
+        x, y = (
+            parts[0].unsqueeze(1) if len(parts) == 1 else torch.stack(tuple(parts), 1) for parts in (inputs, targets)
+        )
+        x, y = x.to(self.dtype), y.to(self.dtype)
+        entropy = torch.zeros(steps, len(targets), batch, dtype=self.dtype)
+        if lesson.loss == "cross-entropy":
+            entropy = torch.xlogy(y, y).sum(2)
         beta = optimizer.beta.double().numpy() if isinstance(optimizer, HeavyBall | Adam) else np.zeros(cells)
-        return {
-            "output_scale": (optimizer.output_scale / batch).to(self.dtype).numpy(),
-            "eta": optimizer.eta.double().numpy(),
-            "beta": beta,
-        }
+        self.run_loops(
+            (elementwise.LOSSES[lesson.loss], self.kind),
+            (x, y),
+            (
+                entropy.numpy(),
+                np.outer(lesson.multipliers, self.rates),
+                self.steps_done,
+                (optimizer.output_scale / batch).to(self.dtype).numpy(),
+                lesson.inverse_gamma.to(self.dtype).numpy(),
+                optimizer.eta.double().numpy(),
+                beta,
+                optimizer.weight_decay,
+                np.array(lesson.watched) & (y.shape[2] > 1),  # one output is no class
+                told,
+                hits,
+            ),
+        )
+        self.steps_done += steps
+        return told, hits
+
+    @abstractmethod
+    def run_loops(self, codes: tuple[int, int], batches: tuple[Tensor, Tensor], common: tuple[Any, ...]) -> None:
+        """Call the loops that train.
+
+        Args:
+            codes: of the loss and of the optimizer.
+            batches: inputs ``(steps, seeds, batch, input_dim)`` and targets ``(steps, seeds, classes, batch)``.
+            common: arguments of all loops that train, from ``entropy`` on.
+        """
 
     def keep(self, index: Tensor, sections: Sequence[int]) -> None:
         """Drop cells, here and in the optimizer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch.nn.functional import pad
 from empirical.kernels import cnn, elementwise
 from empirical.kernels.tiles import lanes, widest
 from empirical.models.fused import FusedCells
-from empirical.models.stack import Lesson, Placement
+from empirical.models.stack import Placement
 
 COLUMN_BYTES = 4e6
 """Activations of a network and as many slopes: a batch that has more goes through the layers in parts.
@@ -77,53 +78,32 @@ class FusedCNNStack(FusedCells):
         patches = patches.movedim(-5, -1).flatten(-3).flatten(-3, -2)
         return self._in_columns(patches.flatten(-2)).unflatten(-1, (self.sides[1] ** 2, -1))
 
-    def train(
-        self, inputs: Sequence[Tensor], targets: Sequence[Tensor], lesson: Lesson
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Train all cells on some batches; see ``stack.FusedStack.train``.
+    def _shape(self, batch: int) -> tuple[Any, ...]:
+        """Arguments of all loops that say what the networks are."""
+        outputs, width = self.shapes[-1]
+        sizes = np.array([self.channels, width, outputs, batch])
+        return np.array(self.sides), self.strides, self.places, np.array(self.rows), sizes
+
+    def run_loops(self, codes: tuple[int, int], batches: tuple[Tensor, Tensor], common: tuple[Any, ...]) -> None:
+        """Call the loops that train; see ``FusedCells.run_loops``.
 
         Args:
-            inputs: of each seed, ``(steps, batch, input_dim)``.
-            targets: of each seed, ``(steps, classes, batch)``.
-            lesson: loss and schedule.
-
-        Returns:
-            Losses, ⟨|F − F₀|²⟩ and whether a cell is inactive, ``(3, steps, cells)``; accuracies, ``(steps, cells)``.
+            codes: of the loss and of the optimizer.
+            batches: inputs and targets of all seeds.
+            common: arguments of all loops that train.
         """
-        cells, (steps, batch, _) = len(self.seed_of), inputs[0].shape
-        told, hits = np.empty((3, steps, cells)), np.full((steps, cells), np.nan)
-        patches = self._patches(torch.stack(tuple(inputs), 1))
-        y = torch.stack(tuple(targets), 1).to(self.dtype)
-        entropy = torch.xlogy(y, y).sum(2) if lesson.loss == "cross-entropy" else torch.zeros_like(y[:, :, 0])
-        in_columns = self._in_columns(y.mT).mT.contiguous()
-        given, sizes = self.optimizer_arguments(batch), self.shapes[-1]
+        patches, targets = self._patches(batches[0]), self._in_columns(batches[1].mT).mT.contiguous()
+        rows = pad(patches.transpose(-3, -2), (0, self.rows[0] - patches.shape[-1]))
         cnn.train(
             *self.numbers(self.weights, self.start, self.displacement, self.first, self.second),
             self.seed_of,
-            np.array(self.sides),
-            self.strides,
-            self.places,
-            np.array(self.rows),
-            np.array([self.channels, sizes[1], sizes[0], batch]),
-            elementwise.LOSSES[lesson.loss],
-            self.kind,
-            patches.movedim(-3, -1).flatten(-3).contiguous().numpy(),
-            pad(patches.transpose(-3, -2), (0, self.rows[0] - patches.shape[-1])).flatten(-3).contiguous().numpy(),
-            in_columns.numpy(),
-            entropy.contiguous().numpy(),
-            np.outer(lesson.multipliers, self.rates),
-            self.steps_done,
-            given["output_scale"],
-            lesson.inverse_gamma.to(self.dtype).numpy(),
-            given["eta"],
-            given["beta"],
-            self.optimizer.weight_decay,
-            np.array(lesson.watched) & (targets[0].shape[1] > 1),  # one output is no class
-            told,
-            hits,
+            *self._shape(batches[0].shape[2]),
+            *codes,
+            _flat_columns(patches.movedim(-3, -1)),
+            _flat_columns(rows),
+            targets.numpy(),
+            *common,
         )
-        self.steps_done += steps
-        return told, hits
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Centred raw outputs F(θ; x) − F(θ₀; x); see ``stack.Stack.forward``.
@@ -134,22 +114,17 @@ class FusedCNNStack(FusedCells):
         Returns:
             Shape ``(cells, num_classes, batch)``.
         """
-        batch, sizes = len(inputs[0]), self.shapes[-1]
         patches = self._patches(torch.stack(tuple(inputs)))
-        columns, examples = self._columns(batch)
-        out = torch.empty(len(self.seed_of), columns, sizes[0], examples, dtype=self.dtype)
+        columns, examples = self._columns(len(inputs[0]))
+        out = torch.empty(len(self.seed_of), columns, self.shapes[-1][0], examples, dtype=self.dtype)
         cnn.outputs_of(
             *self.numbers(self.weights, self.start),
             self.seed_of,
-            np.array(self.sides),
-            self.strides,
-            self.places,
-            np.array(self.rows),
-            np.array([self.channels, sizes[1], sizes[0], batch]),
-            patches.movedim(-3, -1).flatten(-3).contiguous().numpy(),
+            *self._shape(len(inputs[0])),
+            _flat_columns(patches.movedim(-3, -1)),
             out.numpy(),
         )
-        return out.transpose(1, 2).flatten(2)[..., :batch].to(self.outer_dtype)
+        return out.transpose(1, 2).flatten(2)[..., : len(inputs[0])].to(self.outer_dtype)
 
     def displacements(self) -> dict[str, Tensor]:
         """How far every cell is from its start, as PyTorch lays weights out.
@@ -166,3 +141,8 @@ class FusedCNNStack(FusedCells):
 def _channel_innermost(kernel: Tensor) -> Tensor:
     """A kernel ``(out, in, 3, 3)`` as ``(out, 9 · in)``."""
     return kernel.movedim(1, -1).flatten(1)
+
+
+def _flat_columns(columns: Tensor) -> NDArray[Any]:
+    """The last three dimensions as one, for the loops."""
+    return columns.flatten(-3).contiguous().numpy()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from empirical.kernels import elementwise, mlp
+from empirical.kernels import mlp
 from empirical.models.fused import FusedCells
-from empirical.models.stack import Lesson, Placement
+from empirical.models.stack import Placement
 
 
 class FusedMLPStack(FusedCells):
@@ -35,55 +35,17 @@ class FusedMLPStack(FusedCells):
             [len(self.shapes), inputs, width, outputs, self.rows[0], self.padded(width)], dtype=np.int64
         )
 
-    def train(
-        self, inputs: Sequence[Tensor], targets: Sequence[Tensor], lesson: Lesson
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Train all cells on some batches; see ``stack.FusedStack.train``.
+    def run_loops(self, codes: tuple[int, int], batches: tuple[Tensor, Tensor], common: tuple[Any, ...]) -> None:
+        """Call the loops that train; see ``FusedCells.run_loops``.
 
         Args:
-            inputs: of each seed, ``(steps, batch, input_dim)``.
-            targets: of each seed, ``(steps, classes, batch)``.
-            lesson: loss and schedule.
-
-        Returns:
-            Losses, ⟨|F − F₀|²⟩ and whether a cell is inactive, ``(3, steps, cells)``; accuracies, ``(steps, cells)``.
+            codes: of the loss and of the optimizer.
+            batches: inputs and targets of all seeds.
+            common: arguments of all loops that train.
         """
-        cells, (steps, batch, _) = len(self.seed_of), inputs[0].shape
-        told, hits = np.empty((3, steps, cells)), np.full((steps, cells), np.nan)
-        x, y = self._padded_rows(inputs), self._padded_rows(targets)
-        entropy = torch.zeros(steps, len(targets), batch, dtype=self.dtype)
-        if lesson.loss == "cross-entropy":
-            entropy = torch.xlogy(y, y).sum(2)[..., :batch].contiguous()
-        given = self.optimizer_arguments(batch)
-        mlp.train(
-            *self.numbers(self.weights, self.start, self.displacement, self.first, self.second),
-            self.seed_of,
-            self.sizes,
-            self.lazy,
-            elementwise.LOSSES[lesson.loss],
-            self.kind,
-            x.numpy(),
-            y.numpy(),
-            entropy.numpy(),
-            np.outer(lesson.multipliers, self.rates),
-            self.steps_done,
-            given["output_scale"],
-            lesson.inverse_gamma.numpy(),
-            given["eta"],
-            given["beta"],
-            self.optimizer.weight_decay,
-            np.array(lesson.watched) & (targets[0].shape[1] > 1),  # one output is no class
-            told,
-            hits,
-        )
-        self.steps_done += steps
-        return told, hits
-
-    def _padded_rows(self, batches: Sequence[Tensor]) -> Tensor:
-        """Batches of several seeds in one tensor, ``(steps, seeds, rows, columns)``, columns padded with zeros."""
-        padding = self.padded(batches[0].shape[2]) - batches[0].shape[2]
-        together = batches[0].unsqueeze(1) if len(batches) == 1 else torch.stack(tuple(batches), 1)
-        return pad(together, (0, padding)).contiguous()
+        x, y = (pad(part, (0, self.padded(part.shape[-1]) - part.shape[-1])).contiguous() for part in batches)
+        flat = self.numbers(self.weights, self.start, self.displacement, self.first, self.second)
+        mlp.train(*flat, self.seed_of, self.sizes, self.lazy, *codes, x.numpy(), y.numpy(), *common)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Centred raw outputs F(θ; x) − F(θ₀; x); see ``stack.Stack.forward``.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from empirical import Ensemble, data_stream
 from empirical.models import CNN, FusedCNNStack, fused_cnn
-from empirical.models.stack import Placement
+from empirical.models.stack import Lesson, Placement
 from empirical.optimizers import make_optimizer
 from tests.test_empirical.test_cnn import plain
 from tests.test_empirical.test_fused_mlp import assert_same, both
@@ -68,7 +68,7 @@ def test_outputs_and_updates_are_those_of_autograd(channels):
     networks, initial = ([plain(spec, seed) for seed in owners] for _ in range(2))
     x = [torch.randn(3, 5, spec.input_dim, generator=draw, dtype=torch.float64) for _ in seeds]
     y = [torch.randn(3, 3, 5, generator=draw, dtype=torch.float64) for _ in seeds]
-    lesson = fused_cnn.Lesson("mse", 0.5 * ones, [1.0] * 3, [False] * 3)
+    lesson = Lesson("mse", 0.5 * ones, [1.0] * 3, [False] * 3)
     told, _ = stack.train(x, y, lesson)
     for cell, network in enumerate(networks):
         mine = seeds.index(owners[cell])
