@@ -15,7 +15,7 @@ def _strip(vectors: int, several: bool) -> Any:
     eight, four, two, one = (make_tile(rows, vectors, several) for rows in (8, 4, 2, 1))
     most = tallest(vectors)
 
-    @njit
+    @njit(inline="always")
     def strip(  # type: ignore[no-untyped-def]
         mode, scale, a, a_at, a_row, a_step, a_next, b, b_at, b_row, b_next, rows, depth, count, c, c_at, c_row,
         m, m_at,
@@ -119,7 +119,7 @@ def _all_columns(several: bool) -> Any:
     """A product from its widest strips to its narrowest."""
     strip_4, strip_2, strip_1 = (_strip(vectors, several) for vectors in (4, 2, 1))
 
-    @njit
+    @njit(inline="always")
     def all_columns(  # type: ignore[no-untyped-def]
         mode, scale, a, a_at, a_row, a_step, a_next, b, b_at, b_row, b_next, rows, columns, depth, count,
         c, c_at, c_row, m, m_at,
