@@ -6,6 +6,7 @@ thread, so that no sum depends on how many cores there are.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -202,9 +203,12 @@ class _RememberedStream:
         return self.stream.test_set()
 
 
-REMEMBERED_BYTES = 150e6
-"""The batches of a stream are remembered only while all that a run needs take less memory than this; beside a GPU,
-which would wait for them, while they take twenty times as much."""
+REMEMBERED_BYTES = 600e6
+"""Memory for batches that a process has made and may be asked for again; beside a GPU, which would wait for them,
+twenty times as much. A stream that would take more than half of it is not remembered."""
+
+_STREAMS: OrderedDict[DataStream | NoisyLabels, tuple[_RememberedStream, float]] = OrderedDict()
+"""What is remembered, and how much a whole run of it takes; the last that was asked for comes last."""
 
 
 class Observer(Protocol):
@@ -271,17 +275,18 @@ class Block:
         return None
 
 
-@lru_cache(maxsize=4)
-def _remembered(stream: DataStream | NoisyLabels) -> _RememberedStream:
-    return _RememberedStream(stream)
-
-
 def _stream(config: TrainingConfig, seed: int) -> _RememberedStream | DataStream | NoisyLabels:
-    """The stream of a seed, the same one for every depth; a few are remembered, if they are small enough."""
+    """The stream of a seed, the same one for every depth; as many as there is memory for are remembered."""
     stream = config.stream(seed)
-    size = 4 * config.steps * stream.batch_size * (stream.input_dim + stream.num_classes)
+    size = 4.0 * config.steps * stream.batch_size * (stream.input_dim + stream.num_classes)
     allowed = REMEMBERED_BYTES * (1 if config.device == "cpu" else 20)
-    return _remembered(stream) if size < allowed else stream
+    if size > allowed / 2:
+        return stream
+    kept, known = _STREAMS.pop(stream, (_RememberedStream(stream), 0.0))
+    while _STREAMS and size + sum(taken for _, taken in _STREAMS.values()) > allowed:
+        _STREAMS.popitem(last=False)
+    _STREAMS[stream] = kept, max(size, known)
+    return kept
 
 
 def train_block(block: Block, device: str | None = None) -> EnsembleResult:

@@ -79,7 +79,8 @@ class Sweep:
         else:
             count = -(-len(gamma) // (ON_A_GPU * LARGEST_BLOCK))
         places: dict[Block, NDArray[np.intp]] = {}
-        for part in np.array_split(np.arange(len(gamma)), count):
+        # cells of a seed side by side: a block draws the batches of each of its seeds, which takes as long as steps do
+        for part in np.array_split(np.argsort(seed, kind="stable"), count):
             places[Block(self.config, *(tuple(values[part].tolist()) for values in (gamma, eta, seed)))] = part
         return from_arrays(run_blocks(places, to_arrays, self.store, self.runner, self.on_block))
 
