@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from empirical import Ensemble, data_stream
+from empirical.kernels.tiles import vector_registers
 from empirical.models import CNN, FusedCNNStack, fused_cnn
 from empirical.models.stack import Lesson, Placement
 from empirical.optimizers import make_optimizer
@@ -16,6 +17,8 @@ from tests.test_empirical.test_cnn import plain
 from tests.test_empirical.test_fused_mlp import assert_same, both
 
 SIZE = 7
+
+pytestmark = pytest.mark.skipif(vector_registers() is None, reason="this processor has no fused multiply-add")
 
 
 @pytest.mark.parametrize("loss", ["mse", "cross-entropy"])

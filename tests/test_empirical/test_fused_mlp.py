@@ -9,11 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from empirical import MLP, Ensemble, data_stream
+from empirical.kernels.tiles import vector_registers
 from empirical.models import FusedMLPStack
 from empirical.networks import Networks
 from theory import ToyModel
 
 SIZE = 7
+
+pytestmark = pytest.mark.skipif(vector_registers() is None, reason="this processor has no fused multiply-add")
 
 
 def stream(batch):

@@ -19,12 +19,14 @@ from numba import njit
 
 from empirical.kernels import elementwise, mlp, products
 from empirical.kernels.elementwise import exponential
-from empirical.kernels.tiles import ADD, FIRST, GATE, NEXT, RELU, STORE, lanes
+from empirical.kernels.tiles import ADD, FIRST, GATE, NEXT, RELU, STORE, lanes, vector_registers
 from empirical.losses import LOSSES
 from empirical.optimizers import make_optimizer
 
 DTYPES = st.sampled_from([np.float32, np.float64])
 SIZES = st.integers(1, 40)
+
+pytestmark = pytest.mark.skipif(vector_registers() is None, reason="this processor has no fused multiply-add")
 
 
 def padded(size, dtype):
