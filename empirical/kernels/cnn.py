@@ -15,8 +15,17 @@ from __future__ import annotations
 import numpy as np
 
 from empirical.kernels.compiled import compiled
-from empirical.kernels.elementwise import CROSS_ENTROPY, centre, move, softmax_excess, squared_error
-from empirical.kernels.mlp import largest_class, put_sum, some_unit_is_on, zeros
+from empirical.kernels.elementwise import (
+    CROSS_ENTROPY,
+    centre,
+    largest_class,
+    move,
+    put_sum,
+    softmax_excess,
+    some_unit_is_on,
+    squared_error,
+    zeros,
+)
 from empirical.kernels.products import apart, multiply, multiply_several, turn, whole_vectors
 from empirical.kernels.tiles import ADD, FIRST, NEXT, RELU, STORE
 
@@ -221,8 +230,8 @@ def train(  # type: ignore[no-untyped-def]
         read_out(start, at + read, rows[-1], width, outputs, pooled, examples, out)
         origins[which * target_size : (which + 1) * target_size] = out
 
-    for turn_of_all in range(steps * seed_of.size):
-        step, cell = divmod(turn_of_all, seed_of.size)
+    for turn_of in range(steps * seed_of.size):
+        step, cell = divmod(turn_of, seed_of.size)
         seed, at = seed_of[cell], cell * total
         gradient[:] = 0.0
         loss_sum, square_sum, right, active = 0.0, 0.0, 0, False

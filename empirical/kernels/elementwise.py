@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import float32, types
 from numba.extending import intrinsic, overload
@@ -181,3 +182,53 @@ def move(kind, weight, moving, gradient, first, second, rate, eta, beta, decay, 
             g = gradient[i]
             forward, back = size if g > zero else zero, size if g < zero else zero
             moving[i] -= along * pull * weight[i] + (forward - back)
+
+
+@compiled()
+def zeros(size, like):  # type: ignore[no-untyped-def]
+    """Zeros that start a line of the cache, in which no vector then straddles two."""
+    line = 64 // like.itemsize
+    room = np.zeros(size + line, like.dtype)
+    skip = -(room.ctypes.data // like.itemsize) % line
+    return room[skip : skip + size]
+
+
+@compiled()
+def rectify(preactivation, activation):  # type: ignore[no-untyped-def]
+    """The activation max(h, 0); NaN stays NaN."""
+    zero = activation.dtype.type(0)
+    for i in range(activation.size):
+        activation[i] = zero if preactivation[i] < zero else preactivation[i]
+
+
+@compiled()
+def put_sum(one, other, out):  # type: ignore[no-untyped-def]
+    """Add two arrays into a third."""
+    for i in range(out.size):
+        out[i] = one[i] + other[i]
+
+
+@compiled()
+def largest_class(values, at, row, examples, classes, largest, where):  # type: ignore[no-untyped-def]
+    """For each example, the first of the classes with the largest value goes to ``where``, as a real number."""
+    first = values[at : at + examples]
+    for b in range(examples):
+        largest[b], where[b] = first[b], 0.0
+    for c in range(1, classes):
+        line, number = values[at + c * row : at + c * row + examples], values.dtype.type(c)
+        for b in range(examples):
+            higher = line[b] > largest[b]
+            largest[b] = line[b] if higher else largest[b]
+            where[b] = number if higher else where[b]
+
+
+@compiled()
+def some_unit_is_on(activation, rows, row, examples):  # type: ignore[no-untyped-def]
+    """Whether any of the numbers is not zero."""
+    for i in range(rows):
+        line, count = activation[i * row : i * row + examples], 0
+        for b in range(examples):
+            count += line[b] != 0
+        if count > 0:
+            return True
+    return False

@@ -19,24 +19,20 @@ from empirical.kernels.elementwise import (
     CROSS_ENTROPY,
     PLAIN,
     centre,
+    largest_class,
     move,
+    put_sum,
+    rectify,
     softmax_excess,
+    some_unit_is_on,
     squared_error,
+    zeros,
 )
 from empirical.kernels.products import apart, multiply, turn
 from empirical.kernels.tiles import ADD, FIRST, GATE, NEXT, RELU, STORE
 
 BATCHES_BYTES = 3 << 17
 """Batches of a seed that are to stay in the cache of a core while cell after cell is trained on them."""
-
-
-@compiled()
-def zeros(size, like):  # type: ignore[no-untyped-def]
-    """Zeros that start a line of the cache, in which no vector then straddles two."""
-    line = 64 // like.itemsize
-    room = np.zeros(size + line, like.dtype)
-    skip = -(room.ctypes.data // like.itemsize) % line
-    return room[skip : skip + size]
 
 
 @compiled()
@@ -71,14 +67,6 @@ def forward(weights, at, sizes, x, x_at, batch_row, hidden, out, out_at):  # typ
 
 
 @compiled()
-def rectify(preactivation, activation):  # type: ignore[no-untyped-def]
-    """The activation max(h, 0); NaN stays NaN."""
-    zero = activation.dtype.type(0)
-    for i in range(activation.size):
-        activation[i] = zero if preactivation[i] < zero else preactivation[i]
-
-
-@compiled()
 def displace(origin, change, base, activation):  # type: ignore[no-untyped-def]
     """From h⁰ and δh (``change``) make a⁰, δa (in place of δh) and a, without subtracting numbers of the size of a."""
     zero = origin.dtype.type(0)
@@ -89,13 +77,6 @@ def displace(origin, change, base, activation):  # type: ignore[no-untyped-def]
         base[i] = inside
         change[i] = moved
         activation[i] = inside + moved
-
-
-@compiled()
-def put_sum(one, other, out):  # type: ignore[no-untyped-def]
-    """Add two arrays into a third."""
-    for i in range(out.size):
-        out[i] = one[i] + other[i]
 
 
 @compiled()
@@ -131,32 +112,6 @@ def displaced_forward(weights, displacement, at, sizes, x, x_at, batch_row, orig
         )
         layer_product(STORE, one, weights, at, sizes, layer, change, below, batch_row, target, target_at)
         layer_product(ADD, one, displacement, at, sizes, layer, base, FIRST, batch_row, target, target_at)
-
-
-@compiled()
-def largest_class(values, at, row, examples, classes, largest, where):  # type: ignore[no-untyped-def]
-    """For each example, the first of the classes with the largest value goes to ``where``, as a real number."""
-    first = values[at : at + examples]
-    for b in range(examples):
-        largest[b], where[b] = first[b], 0.0
-    for c in range(1, classes):
-        line, number = values[at + c * row : at + c * row + examples], values.dtype.type(c)
-        for b in range(examples):
-            higher = line[b] > largest[b]
-            largest[b] = line[b] if higher else largest[b]
-            where[b] = number if higher else where[b]
-
-
-@compiled()
-def some_unit_is_on(activation, rows, row, examples):  # type: ignore[no-untyped-def]
-    """Whether any of the numbers is not zero."""
-    for i in range(rows):
-        line, count = activation[i * row : i * row + examples], 0
-        for b in range(examples):
-            count += line[b] != 0
-        if count > 0:
-            return True
-    return False
 
 
 @compiled()
@@ -267,8 +222,8 @@ def train(  # type: ignore[no-untyped-def]
         else:
             forward(start, seed_at, sizes, turned_x, x_at, batch_row, hidden, origins, which * origin_size)
 
-    for turn_of_all in range(cells * -(-steps // together)):
-        part, cell = divmod(turn_of_all, cells)
+    for turn_of in range(cells * -(-steps // together)):
+        part, cell = divmod(turn_of, cells)
         seed, at = seed_of[cell], cell * total
         inverse, scale = inverse_gamma[cell], output_scale[cell]
         for step in range(part * together, min((part + 1) * together, steps)):
