@@ -41,11 +41,15 @@ def both(spec, gamma, eta, seed, steps, batch, **options):
     return found
 
 
-def assert_same(one, other, tolerance=1e-10):
+def assert_same(one, other, tolerance=1e-10, *, ties=False):
+    """``ties``: outputs may be equal to rounding (few classes seen), and an argmax of those says nothing."""
     (a, seen_a), (b, seen_b) = one, other
     np.testing.assert_allclose(a.loss_curve, b.loss_curve, rtol=tolerance)
-    np.testing.assert_array_equal(a.accuracy_curve, b.accuracy_curve)
+    if not ties:
+        np.testing.assert_array_equal(a.accuracy_curve, b.accuracy_curve)
     for name, values in a.cells.fields().items():
+        if ties and "accuracy" in name:
+            continue
         if np.asarray(values).dtype.kind == "f":
             np.testing.assert_allclose(values, b.cells.fields()[name], rtol=tolerance)
         else:
@@ -86,7 +90,7 @@ def test_networks_and_batches_of_any_size(depth, width, batch, cells, data):
     gamma = np.array(data.draw(st.lists(st.sampled_from([1e-5, 0.03, 1.0, 100.0]), min_size=cells, max_size=cells)))
     seed = data.draw(st.lists(st.integers(0, 2), min_size=cells, max_size=cells))
     eta = 0.1 * ToyModel().boundary("eta_crit").numeric(gamma=gamma, depth=max(depth, 2))
-    assert_same(*both(MLP(depth, width, SIZE**2, 10), gamma, eta, seed, 8, batch), tolerance=1e-8)
+    assert_same(*both(MLP(depth, width, SIZE**2, 10), gamma, eta, seed, 8, batch), tolerance=1e-8, ties=True)
 
 
 def test_cells_that_diverge_or_die_leave_at_the_same_step():
