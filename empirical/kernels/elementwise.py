@@ -107,35 +107,35 @@ def softmax_excess(output, row, target, entropy, scale, scratch):  # type: ignor
     Returns:
         The sum.
     """
-    classes, examples, at, target_at = output.size // row, entropy.size, 0, 0
+    classes, examples = output.size // row, entropy.size
     highest, total = scratch[:examples], scratch[examples : 2 * examples]
     sums = scratch[2 * examples : 3 * examples]
     for b in range(examples):
         sums[b] = entropy[b]
-    first = output[at : at + examples]
+    first = output[:examples]
     for b in range(examples):
         highest[b], total[b] = first[b], 0.0
     for c in range(1, classes):
-        f = output[at + c * row : at + c * row + examples]
+        f = output[c * row : c * row + examples]
         for b in range(examples):
             highest[b] = f[b] if f[b] > highest[b] else highest[b]
     for c in range(classes):
-        f = output[at + c * row : at + c * row + examples]
+        f = output[c * row : c * row + examples]
         for b in range(examples):
             total[b] += exponential(f[b] - highest[b])
     for b in range(examples):
         total[b] = math.log(total[b])
     for c in range(classes):
-        f = output[at + c * row : at + c * row + examples]
-        y = target[target_at + c * row : target_at + c * row + examples]
+        f = output[c * row : c * row + examples]
+        y = target[c * row : c * row + examples]
         for b in range(examples):
             logarithm = (f[b] - highest[b]) - total[b]  # not f − (…), which rounds to digits of f
             sums[b] -= y[b] * logarithm
             f[b] = (exponential(logarithm) - y[b]) * scale
-    mean = 0.0
+    excess = 0.0
     for b in range(examples):
-        mean += sums[b]
-    return mean
+        excess += sums[b]
+    return excess
 
 
 @compiled()

@@ -169,10 +169,10 @@ def _tile_function(module: ir.Module, number: ir.Type, bits: int, shape: tuple[i
 
     entry = build.block
     starts = [build.mul(a_row, _I64(row)) for row in range(rows)]
-    several, loop, after, finish = (function.append_basic_block(name) for name in ("sum", "along", "next", "finish"))
-    build.branch(several)
+    outer, loop, after, finish = (function.append_basic_block(name) for name in ("sum", "along", "next", "finish"))
+    build.branch(outer)
 
-    build.position_at_end(several)
+    build.position_at_end(outer)
     left, factor, below_first = build.phi(_I64), build.phi(pointer), build.phi(pointer)
     kept = {place: build.phi(vector) for place in block}
     lines = [build.gep(factor, [start]) for start in starts]
@@ -186,10 +186,10 @@ def _tile_function(module: ir.Module, number: ir.Type, bits: int, shape: tuple[i
     added = {(i, j): build.call(fma, [factors[i], across[j], sums[i, j]]) for i, j in block}
     following = build.sub(step, _I64(1)), build.gep(below, [b_row]), build.add(offset, a_step)
     for phi, first, later in zip((step, below, offset), (depth, below_first, _I64(0)), following, strict=True):
-        phi.add_incoming(first, several)
+        phi.add_incoming(first, outer)
         phi.add_incoming(later, loop)
     for place, phi in sums.items():
-        phi.add_incoming(kept[place], several)
+        phi.add_incoming(kept[place], outer)
         phi.add_incoming(added[place], loop)
     build.cbranch(build.icmp_signed(">", following[0], _I64(0)), loop, after)
 
@@ -201,7 +201,7 @@ def _tile_function(module: ir.Module, number: ir.Type, bits: int, shape: tuple[i
     for place, phi in kept.items():
         phi.add_incoming(zero, entry)
         phi.add_incoming(added[place], after)
-    build.cbranch(build.icmp_signed(">", following[0], _I64(0)), several, finish)
+    build.cbranch(build.icmp_signed(">", following[0], _I64(0)), outer, finish)
 
     build.position_at_end(finish)
     otherwise = function.append_basic_block("otherwise")
