@@ -63,9 +63,8 @@ class Account:
         self.peak = torch.maximum(self.peak, losses.amax(0))
         self.tail_sum += losses[max(0, self.steps - self.tail_steps - start) :].sum(0)
         outside = ~(raw_square.double() <= self.bound_square)
-        waits = (
-            losses.device.type != "cpu"
-        )  # asking a device whether there is anything to do takes longer than doing it
+        # asking a device whether there is anything to do takes longer than doing it
+        waits = losses.device.type != "cpu"
         if waits or bool(outside.any()):
             first = start + 1 + outside.int().argmax(0)
             self.diverged_at = torch.where(outside.any(0) & (self.diverged_at == 0), first, self.diverged_at)
