@@ -57,7 +57,7 @@ def vector_registers() -> Registers | None:
 REGISTERS = vector_registers() or Registers(16, 16)
 
 STORE, RELU, GATE, ADD = (np.int64(mode) for mode in range(4))
-"""What becomes of the product P: C = P; C = max(P, 0); C = P where M > 0, else 0; C = C + sP.
+"""What becomes of the product P: C = sP; C = max(P, 0); C = P where M > 0, else 0; C = C + sP.
 
 A Python integer in a call would be a type of its own to Numba, and everything called would be compiled for each.
 """
@@ -211,12 +211,14 @@ def _tile_function(module: ir.Module, number: ir.Type, bits: int, shape: tuple[i
     for case in (int(mode) for mode in (STORE, RELU, GATE, ADD)):
         build.position_at_end(function.append_basic_block(f"mode{case}"))
         switch.add_case(_I64(case), build.block)
-        scales = spread(scale) if case == ADD else None
+        scales = spread(scale) if case in (STORE, ADD) else None
         for row in range(rows):
             here, gate = (build.gep(base, [build.mul(c_row, _I64(row))]) for base in (c, m))
             for column in range(vectors):
                 value = added[row, column]
-                if case == RELU:  # NaN stays NaN
+                if case == STORE:
+                    value = build.fmul(scales, value)
+                elif case == RELU:  # NaN stays NaN
                     value = build.select(build.fcmp_ordered("<", value, zero), zero, value)
                 elif case == GATE:
                     value = build.select(build.fcmp_ordered("<=", load(gate, column), zero), zero, value)

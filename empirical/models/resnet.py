@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from empirical.models.activations import Activation, activation
-from empirical.models.scaled import Convolution, LayerNorm, Product, ScaledArchitecture, TensorScale
+from empirical.models.fused_network import Blueprint, FusedNetwork, kernel_patches
+from empirical.models.scaled import NORM_EPSILON, Convolution, LayerNorm, Product, ScaledArchitecture, TensorScale
 from theory.errors import InputError, one_of, positive_integer
 
 NORMS = ("none", "layer")
@@ -108,6 +109,25 @@ class ResNet(ScaledArchitecture):
     def skeleton(self) -> nn.Module:
         """The module, with weights of any value."""
         return ResNetModule(self)
+
+    def drawn(self) -> FusedNetwork | None:
+        """The layers for the compiled loops: those of ReLU networks without learnable gains."""
+        if self.activation != "relu" or self.norm_gain:
+            return None
+        shapes = {name: scale.shape for name, scale in self.scales.items()}
+        layers = Blueprint(list(shapes), border=1)
+        h = layers.embed("stem.weight", self.width, (self.input_shape[1] - 1) // self.stem_stride + 1)
+        into = self.width
+        for block, n in enumerate(self.channels):
+            at, stride = f"blocks.{block}", 1 if n == into else 2
+            z = layers.rectify(layers.normalize(h) if self.norm == "layer" else h)
+            a = layers.convolve(f"{at}.first.weight", z, n, kernel=3, stride=stride, rectified=True)
+            if n != into:
+                h = layers.convolve(f"{at}.shortcut.weight", h, n, stride=stride)
+            layers.add_convolution(f"{at}.second.weight", a, h, kernel=3, factor=self.blocks**-0.5)
+            into = n
+        top = layers.rectify(layers.normalize(h) if self.final_norm else h)
+        return FusedNetwork(layers, top, kernel_patches(self.stem_stride), self.input_shape, shapes, NORM_EPSILON)
 
 
 class BasicBlock(nn.Module):

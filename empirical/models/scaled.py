@@ -32,6 +32,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from empirical.models.fused import can_train
+from empirical.models.fused_network import FusedNetwork, FusedNetworkStack
 from empirical.models.module import ModuleStack
 from empirical.models.stack import Placement
 
@@ -153,9 +155,32 @@ class ScaledArchitecture(ABC):
         """
         return {n: s.normalized_learning_rate if normalized else s.learning_rate for n, s in self.scales.items()}
 
-    def stack(self, placement: Placement) -> ModuleStack:
+    def drawn(self) -> FusedNetwork | None:
+        """The layers for the compiled loops.
+
+        Returns:
+            ``None`` where there are no loops for one of them.
+        """
+        return None
+
+    def trains_cell_by_cell(self, device: torch.device) -> bool:
+        """Whether the stack is a fused one; see ``stack.CellByCell``.
+
+        Args:
+            device: where it is to live.
+
+        Returns:
+            True on most CPUs, where there are loops for all layers.
+        """
+        return self.drawn() is not None and can_train(device)
+
+    def stack(self, placement: Placement) -> ModuleStack | FusedNetworkStack:
         """Networks at their θ₀."""
-        return ModuleStack(self, placement)
+        drawn = self.drawn()
+        if drawn is None or not can_train(placement.device):
+            return ModuleStack(self, placement)
+        starts = [self.initial_weights(seed) for seed in placement.seeds]
+        return FusedNetworkStack(drawn, starts, list(self.rates(placement.optimizer.normalized).values()), placement)
 
 
 class Product(nn.Module):

@@ -18,14 +18,16 @@ large weights: 3, 1 with a final norm; learnable gains add 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from empirical.models.activations import Activation, activation
+from empirical.models.fused_network import Blueprint, FusedNetwork
 from empirical.models.resnet import NORMS
-from empirical.models.scaled import LayerNorm, Product, ScaledArchitecture, TensorScale
+from empirical.models.scaled import NORM_EPSILON, LayerNorm, Product, ScaledArchitecture, TensorScale
 from theory.errors import InputError, one_of, positive_integer
 
 MLP_RATIO = 4
@@ -112,6 +114,42 @@ class ViT(ScaledArchitecture):
         """The module, with weights of any value."""
         return ViTModule(self)
 
+    def drawn(self) -> FusedNetwork | None:
+        """The layers for the compiled loops: those of ReLU and GELU networks with norms and without learnable gains."""
+        if self.activation not in {"relu", "gelu"} or self.norm != "layer" or self.norm_gain:
+            return None
+        shapes = {name: scale.shape for name, scale in self.scales.items()}
+        layers, n, factor = Blueprint(list(shapes), border=0), self.width, (2 * self.blocks) ** -0.5
+        h = layers.embed("embedding.weight", n, self.patches, positions="position")
+        for block in range(self.blocks):
+            at, z = f"blocks.{block}.attention", layers.normalize(h)
+            q, k, v = (layers.convolve(f"{at}.{part}.weight", z, n) for part in ("query", "key", "value"))
+            seen = layers.attend(q, k, v, self.heads)
+            layers.add_convolution(f"{at}.project.weight", seen, h, factor=factor)
+            at, z = f"blocks.{block}.mlp", layers.normalize(h)
+            rectified = self.activation == "relu"
+            units = layers.convolve(f"{at}.up.weight", z, MLP_RATIO * n, rectified=rectified)
+            units = units if rectified else layers.gelu(units)
+            layers.add_convolution(f"{at}.down.weight", units, h, factor=factor)
+        top = layers.normalize(h) if self.final_norm else h
+        return FusedNetwork(layers, top, partial(tokens, patch=self.patch), self.input_shape, shapes, NORM_EPSILON)
+
+
+def tokens(images: Tensor, patch: int) -> Tensor:
+    """Take images apart, padded with zeros as evenly as possible where the patch does not divide their side.
+
+    Args:
+        images: ``(…, channels, side, side)``.
+        patch: side of a patch in pixels.
+
+    Returns:
+        Shape ``(…, patches, channels · patch²)``.
+    """
+    missing = -images.shape[-1] % patch
+    padded = fn.pad(images, (missing // 2, missing - missing // 2) * 2)
+    parts = padded.unfold(-2, patch, patch).unfold(-2, patch, patch)  # (…, channel, row, column, down, right)
+    return parts.movedim(-5, -3).flatten(-3).flatten(-3, -2)
+
 
 class Attention(nn.Module):
     """Attention of tokens to each other, with what its input is normalised by.
@@ -192,26 +230,12 @@ class ViTModule(nn.Module):
 
     def __init__(self, spec: ViT) -> None:
         super().__init__()
-        self.side, self.patch = spec.patches, spec.patch
-        missing = spec.patches * spec.patch - spec.input_shape[1]
-        self.padding = (missing // 2, missing - missing // 2) * 2
+        self.patch = spec.patch
         self.position = nn.Parameter(torch.empty(spec.patches**2, spec.width, dtype=torch.float64))
         self.embedding = Product(spec.width, spec.input_shape[0] * spec.patch**2)
         self.blocks = nn.ModuleList(ViTBlock(spec) for _ in range(spec.blocks))
         self.norm = LayerNorm(-1, spec.width, spec.norm_gain) if spec.final_norm else None
         self.readout = Product(spec.num_classes, spec.width)
-
-    def tokens(self, x: Tensor) -> Tensor:
-        """Patches of images.
-
-        Args:
-            x: images ``(batch, channels, side, side)``.
-
-        Returns:
-            Shape ``(batch, tokens, channels · patch²)``.
-        """
-        x = fn.pad(x, self.padding).unflatten(3, (self.side, self.patch)).unflatten(2, (self.side, self.patch))
-        return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Raw outputs F.
@@ -222,7 +246,7 @@ class ViTModule(nn.Module):
         Returns:
             Shape ``(batch, num_classes)``.
         """
-        h = self.embedding(self.tokens(x)) + self.position
+        h = self.embedding(tokens(x, self.patch)) + self.position
         for block in self.blocks:
             h = block(h)
         out: Tensor = self.readout((h if self.norm is None else self.norm(h)).mean(1))
