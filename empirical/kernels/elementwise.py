@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import float32, types
+from numba import njit, types
 from numba.extending import intrinsic, overload
 
 from empirical.kernels.compiled import compiled
@@ -20,27 +22,108 @@ LOSSES = {"mse": MSE, "cross-entropy": CROSS_ENTROPY}
 PLAIN, DECAYED, HEAVY_BALL, ADAM, SIGN = range(5)
 """Gradient descent without and with weight decay, and the others."""
 
-_LOG2_E = float32(1 / math.log(2))
-_LN2_HIGH = float32(0.693359375)  # nine bits: whole multiples are exact
-_LN2_LOW = float32(math.log(2) - 0.693359375)
-_TAYLOR = tuple(float32(1 / math.factorial(k)) for k in range(8))  # |r| ≤ ½ ln 2: the next term is below 6e-9
-_SMALLEST = float32(-87.0)  # e⁻⁸⁷ is about the smallest normal number
 
 
-@intrinsic
-def _two_to(_typing: Any, exponent: Any) -> Any:
-    """2ⁿ in single precision, n in −126 … 127, from its bits."""
+@dataclass(frozen=True)
+class _Precision:
+    """What the exponential of one type is made of.
 
-    def generate(_context, builder, _signature, given):  # type: ignore[no-untyped-def]
-        whole = ir.IntType(32)
-        bits = builder.shl(builder.add(given[0], whole(127)), whole(23))
-        return builder.bitcast(bits, ir.FloatType())
+    Attributes:
+        real: the type.
+        whole: an integer of its size.
+        mantissa: bits of it.
+        degree: of the Taylor polynomial, for |r| ≤ ½ ln 2.
+        smallest: logarithm of about the smallest normal number.
+        high_bits: of ln 2, so few that whole multiples are exact.
+    """
 
-    return types.float32(types.int32), generate
+    real: Any
+    whole: Any
+    mantissa: int
+    degree: int
+    smallest: float
+    high_bits: int
+
+
+_SINGLE = _Precision(types.float32, types.int32, 23, 7, -87.0, 9)
+_DOUBLE = _Precision(types.float64, types.int64, 52, 13, -708.0, 32)
+_LN2 = Fraction("0.693147180559945309417232121458176568")
+
+
+def polynomial(coefficients: Sequence[Any]) -> Any:
+    """A polynomial by Horner's rule, for compiled code: functions in one another, all of which become one expression.
+
+    Args:
+        coefficients: from the highest power down, all of the type of the argument.
+
+    Returns:
+        A compiled function of one number.
+    """
+    *higher, last = coefficients
+    if not higher:
+        return njit(lambda u: last)
+    inner = polynomial(higher)
+    return njit(fastmath={"contract"})(lambda u: inner(u) * u + last)
+
+
+def polynomial_by_precision(single: Sequence[float], double: Sequence[float]) -> Any:
+    """A polynomial with coefficients for each precision, for compiled code.
+
+    Args:
+        single: coefficients where the argument is in single precision, from the highest power down.
+        double: where it is in double precision.
+
+    Returns:
+        A function of one number.
+    """
+
+    def evaluate(u: Any) -> Any:
+        return np.polyval(double, u)
+
+    @overload(evaluate)
+    def _evaluate(u):  # type: ignore[no-untyped-def]
+        made = polynomial([np.float32(c) for c in single] if u == types.float32 else [float(c) for c in double])
+        return lambda u: made(u)
+
+    return evaluate
+
+
+def _make_exponential(kind: _Precision) -> Any:
+    """The exponential in one precision."""
+
+    @intrinsic
+    def two_to(_typing, exponent):  # type: ignore[no-untyped-def]
+        """2ⁿ, n that of a normal number, from its bits."""
+
+        def generate(context, builder, _signature, given):  # type: ignore[no-untyped-def]
+            whole = context.get_value_type(kind.whole)
+            biased = builder.add(given[0], whole((1 << kind.real.bitwidth - kind.mantissa - 2) - 1))
+            return builder.bitcast(builder.shl(biased, whole(kind.mantissa)), context.get_value_type(kind.real))
+
+        return kind.real(kind.whole), generate
+
+    real = np.float32 if kind is _SINGLE else np.float64
+    whole, high = kind.whole, Fraction(round(_LN2 * 2**kind.high_bits), 2**kind.high_bits)
+    series = polynomial([real(1 / math.factorial(k)) for k in range(kind.degree, -1, -1)])
+    per_power, ln2_high, ln2_low = real(1 / math.log(2)), real(float(high)), real(float(_LN2 - high))
+    smallest, half, zero = real(kind.smallest), real(0.5), real(0.0)
+
+    def exponential_of(x):  # type: ignore[no-untyped-def]
+        # keeps NaN, and the exponent in range
+        held = smallest if x < smallest else x
+        n = math.floor(held * per_power + half)
+        r = (held - n * ln2_high) - n * ln2_low
+        kept = x >= smallest or x != x
+        return series(r) * two_to(whole(n)) if kept else zero  # type: ignore[call-arg]
+
+    return exponential_of
+
+
+_EXPONENTIALS = {kind.real: _make_exponential(kind) for kind in (_SINGLE, _DOUBLE)}
 
 
 def exponential(x: Any) -> Any:
-    """The exponential of a number that is not positive: one unit in the last place, or two, in single precision.
+    """The exponential of a number that is not positive, within two units in the last place.
 
     Args:
         x: at most 0, or NaN.
@@ -53,26 +136,7 @@ def exponential(x: Any) -> Any:
 
 @overload(exponential)
 def _exponential(x):  # type: ignore[no-untyped-def]
-    if x != types.float32:
-        return lambda x: math.exp(x)
-
-    def single(x):  # type: ignore[no-untyped-def]
-        # keeps NaN, and the exponent in range
-        held = _SMALLEST if x < _SMALLEST else x
-        n = math.floor(held * _LOG2_E + float32(0.5))
-        r = (held - n * _LN2_HIGH) - n * _LN2_LOW
-        total = _TAYLOR[7]
-        total = total * r + _TAYLOR[6]
-        total = total * r + _TAYLOR[5]
-        total = total * r + _TAYLOR[4]
-        total = total * r + _TAYLOR[3]
-        total = total * r + _TAYLOR[2]
-        total = total * r + _TAYLOR[1]
-        total = total * r + _TAYLOR[0]
-        kept = x >= _SMALLEST or x != x
-        return total * _two_to(types.int32(n)) if kept else float32(0.0)  # type: ignore[call-arg]
-
-    return single
+    return _EXPONENTIALS[x]
 
 
 @compiled(sums_in_any_order=True)

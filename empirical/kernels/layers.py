@@ -13,16 +13,13 @@ that of the numbers, at the same places.
 from __future__ import annotations
 
 import math
-from typing import Any
-
 import numpy as np
-from numba.extending import overload
 from numpy.polynomial import Chebyshev, Polynomial
 from scipy.special import erfcx
 
 from empirical.kernels.compiled import compiled
-from empirical.kernels.elementwise import exponential, rectify
-from empirical.kernels.products import apart, multiply_several, turn, whole_vectors
+from empirical.kernels.elementwise import exponential, polynomial_by_precision, rectify
+from empirical.kernels.products import apart, multiply_each, multiply_several, turn, whole_vectors
 from empirical.kernels.tiles import ADD, FIRST, NEXT, STORE
 
 AT, CHANNELS, SIDE, BORDER = range(4)
@@ -35,14 +32,6 @@ def grid_row(grid, y, examples):  # type: ignore[no-untyped-def]
     pixel = grid[CHANNELS] * examples
     side, border = grid[SIDE] + 2 * grid[BORDER], grid[BORDER]
     return grid[AT] * examples + ((y + border) * side + border) * pixel, grid[SIDE] * pixel
-
-
-@compiled()
-def clear(numbers, grid, examples):  # type: ignore[no-untyped-def]
-    """Zeros everywhere within the border."""
-    for y in range(grid[SIDE]):
-        at, size = grid_row(grid, y, examples)
-        numbers[at : at + size] = 0.0
 
 
 @compiled()
@@ -161,31 +150,7 @@ def _tail_polynomial(degree: int) -> tuple[float, ...]:
     return tuple(Chebyshev.interpolate(tail, degree).convert(kind=Polynomial).coef[::-1])
 
 
-_SINGLE_TAIL = tuple(np.float32(c) for c in _tail_polynomial(_SINGLE_DEGREE))
-_DOUBLE_TAIL = _tail_polynomial(_DOUBLE_DEGREE)
-
-
-def tail_factor(u: Any) -> Any:
-    """e^{x²/2} Φ(−x) of x ≥ 0, Φ the normal distribution, in the precision of u = (x − 3)/(x + 3)."""
-    total = 0.0
-    for coefficient in _DOUBLE_TAIL:
-        total = total * u + coefficient
-    return total
-
-
-def _horner(coefficients: tuple[Any, ...]) -> Any:
-    """A polynomial written out, since a loop over a tuple of constants would not become vectors."""
-    names = {f"c{k}": c for k, c in enumerate(coefficients)}
-    body = "c0"
-    for k in range(1, len(coefficients)):
-        body = f"({body}) * u + c{k}"
-    exec(f"def polynomial(u):\n    return {body}", names)  # noqa: S102
-    return names["polynomial"]
-
-
-@overload(tail_factor)
-def _tail_factor(u):  # type: ignore[no-untyped-def]
-    return _horner(_SINGLE_TAIL if u.bitwidth == 32 else _DOUBLE_TAIL)
+_tail = polynomial_by_precision(_tail_polynomial(_SINGLE_DEGREE), _tail_polynomial(_DOUBLE_DEGREE))
 
 
 @compiled()
@@ -202,7 +167,7 @@ def gelu(acts, source, target, examples):  # type: ignore[no-untyped-def]
             h = below[i]
             x = abs(h)
             fall = exponential(-half * h * h)
-            tail = fall * tail_factor((x - three) / (x + three))
+            tail = fall * _tail((x - three) / (x + three))
             share = tail if h < zero else one - tail
             above[i] = h * share
             below[i] = share + h * (density * fall)
@@ -311,101 +276,94 @@ def through_norm(acts, slopes, source, target, deviations, examples, add, scratc
 
 
 @compiled()
-def add_products(one, one_at, other, other_at, out, out_at, examples, count, factor):  # type: ignore[no-untyped-def]
-    """Add Σ_d a_d b_d of some features, example by example, times a factor."""
-    total = out[out_at : out_at + examples]
-    for d in range(count):
-        a = one[one_at + d * examples : one_at + (d + 1) * examples]
-        b = other[other_at + d * examples : other_at + (d + 1) * examples]
+def softmax(numbers, at, count, examples, scratch):  # type: ignore[no-untyped-def]
+    """The softmax of some rows of scores, example by example, in their place."""
+    highest, total, one = scratch[:examples], scratch[examples : 2 * examples], numbers.dtype.type(1)
+    highest[:] = numbers[at : at + examples]
+    for i in range(1, count):
+        s = numbers[at + i * examples : at + (i + 1) * examples]
         for e in range(examples):
-            total[e] += factor * (a[e] * b[e])
+            highest[e] = s[e] if s[e] > highest[e] else highest[e]
+    total[:] = 0.0
+    for i in range(count):
+        s = numbers[at + i * examples : at + (i + 1) * examples]
+        for e in range(examples):
+            s[e] = exponential(s[e] - highest[e])
+            total[e] += s[e]
+    for e in range(examples):
+        total[e] = one / total[e]
+    for i in range(count):
+        s = numbers[at + i * examples : at + (i + 1) * examples]
+        for e in range(examples):
+            s[e] *= total[e]
 
 
 @compiled()
-def add_multiples(weight, weight_at, vector, vector_at, out, out_at, examples, count, factor):  # type: ignore[no-untyped-def]
-    """Add w · v_d to each of some features, example by example, times a factor."""
-    w = weight[weight_at : weight_at + examples]
-    for d in range(count):
-        v = vector[vector_at + d * examples : vector_at + (d + 1) * examples]
-        total = out[out_at + d * examples : out_at + (d + 1) * examples]
+def through_softmax(acts, slopes, at, count, examples, scratch):  # type: ignore[no-untyped-def]
+    """Send slopes back through ``softmax``, in their place: p (s − Σ p s)."""
+    mean = scratch[:examples]
+    mean[:] = 0.0
+    for i in range(count):
+        p = acts[at + i * examples : at + (i + 1) * examples]
+        s = slopes[at + i * examples : at + (i + 1) * examples]
         for e in range(examples):
-            total[e] += factor * (w[e] * v[e])
+            mean[e] += p[e] * s[e]
+    for i in range(count):
+        p = acts[at + i * examples : at + (i + 1) * examples]
+        s = slopes[at + i * examples : at + (i + 1) * examples]
+        for e in range(examples):
+            s[e] = p[e] * (s[e] - mean[e])
 
 
 @compiled()
-def attend(acts, queries, keys, values, scores, target, heads, examples, scratch):  # type: ignore[no-untyped-def]
-    """Attention of all tokens to all, without a border.
-
-    ``scores`` is a grid of ``heads · tokens`` channels and gets the softmax of the scores.
-    """
-    tokens, width = queries[SIDE] ** 2, queries[CHANNELS]
-    size, pixel, one = width // heads, width * examples, acts.dtype.type(1)
-    share, highest, total = acts.dtype.type(1.0 / size), scratch[:examples], scratch[examples : 2 * examples]
-    q, k, v = queries[AT] * examples, keys[AT] * examples, values[AT] * examples
-    clear(acts, scores, examples)
-    clear(acts, target, examples)
+def attend(acts, queries, keys, values, shares, target, heads, examples, scratch):  # type: ignore[no-untyped-def]
+    """Attention of all tokens to all, without a border; ``shares``, of ``heads · tokens`` channels, gets the softmax."""
+    tokens, size = queries[SIDE] ** 2, queries[CHANNELS] // heads
+    pixel, one, share = size * heads * examples, acts.dtype.type(1), acts.dtype.type(1.0 / size)
+    q, k, v, out = queries[AT] * examples, keys[AT] * examples, values[AT] * examples, target[AT] * examples
     for token in range(tokens):
         for head in range(heads):
             inside = head * size * examples
-            row = (scores[AT] + (token * heads + head) * tokens) * examples
-            for other in range(tokens):
-                add_products(
-                    acts, q + token * pixel + inside, acts, k + other * pixel + inside, acts, row + other * examples,
-                    examples, size, share,
-                )  # fmt: skip
-            highest[:] = acts[row : row + examples]
-            for other in range(1, tokens):
-                s = acts[row + other * examples : row + (other + 1) * examples]
-                for e in range(examples):
-                    highest[e] = s[e] if s[e] > highest[e] else highest[e]
-            total[:] = 0.0
-            for other in range(tokens):
-                s = acts[row + other * examples : row + (other + 1) * examples]
-                for e in range(examples):
-                    s[e] = exponential(s[e] - highest[e])
-                    total[e] += s[e]
-            for e in range(examples):
-                total[e] = one / total[e]
-            for other in range(tokens):
-                s = acts[row + other * examples : row + (other + 1) * examples]
-                for e in range(examples):
-                    s[e] *= total[e]
-                add_multiples(
-                    acts, row + other * examples, acts, v + other * pixel + inside,
-                    acts, target[AT] * examples + token * pixel + inside, examples, size, one,
-                )  # fmt: skip
+            row = (shares[AT] + (token * heads + head) * tokens) * examples
+            multiply_each(
+                STORE, share, acts, k + inside, pixel, examples, acts, q + token * pixel + inside, examples,
+                tokens, examples, size, acts, row, examples,
+            )  # fmt: skip
+            softmax(acts, row, tokens, examples, scratch)
+            multiply_each(
+                STORE, one, acts, v + inside, examples, pixel, acts, row, examples,
+                size, examples, tokens, acts, out + token * pixel + inside, examples,
+            )  # fmt: skip
 
 
 @compiled()
-def through_attention(acts, slopes, queries, keys, values, scores, target, heads, examples, scratch):  # type: ignore[no-untyped-def]
+def through_attention(acts, slopes, queries, keys, values, shares, target, heads, examples, scratch):  # type: ignore[no-untyped-def]
     """Send slopes back through ``attend``, to queries, keys and values."""
-    tokens, width = queries[SIDE] ** 2, queries[CHANNELS]
-    size, pixel, one = width // heads, width * examples, acts.dtype.type(1)
-    share, mean = acts.dtype.type(1.0 / size), scratch[:examples]
-    q, k, v = queries[AT] * examples, keys[AT] * examples, values[AT] * examples
-    for grid in (queries, keys, values, scores):
-        clear(slopes, grid, examples)
-    for token in range(tokens):
-        for head in range(heads):
-            inside = head * size * examples
-            row = (scores[AT] + (token * heads + head) * tokens) * examples
-            here = target[AT] * examples + token * pixel + inside
-            mean[:] = 0.0
-            for other in range(tokens):
-                at = row + other * examples
-                add_products(slopes, here, acts, v + other * pixel + inside, slopes, at, examples, size, one)
-                add_multiples(acts, at, slopes, here, slopes, v + other * pixel + inside, examples, size, one)
-                p, s = acts[at : at + examples], slopes[at : at + examples]
-                for e in range(examples):
-                    mean[e] += p[e] * s[e]
-            for other in range(tokens):
-                at, there = row + other * examples, k + other * pixel + inside
-                p, s = acts[at : at + examples], slopes[at : at + examples]
-                for e in range(examples):
-                    s[e] = p[e] * (s[e] - mean[e])
-                mine = q + token * pixel + inside
-                add_multiples(slopes, at, acts, there, slopes, mine, examples, size, share)
-                add_multiples(slopes, at, acts, mine, slopes, there, examples, size, share)
+    tokens, size = queries[SIDE] ** 2, queries[CHANNELS] // heads
+    pixel, one, share = size * heads * examples, acts.dtype.type(1), acts.dtype.type(1.0 / size)
+    q, k, v, out = queries[AT] * examples, keys[AT] * examples, values[AT] * examples, target[AT] * examples
+    first, from_token = shares[AT] * examples, heads * tokens * examples
+    for head in range(heads):
+        inside, row = head * size * examples, first + head * tokens * examples
+        for token in range(tokens):
+            multiply_each(
+                STORE, one, acts, v + inside, pixel, examples, slopes, out + token * pixel + inside, examples,
+                tokens, examples, size, slopes, row + token * from_token, examples,
+            )  # fmt: skip
+            through_softmax(acts, slopes, row + token * from_token, tokens, examples, scratch)
+            multiply_each(
+                STORE, share, acts, k + inside, examples, pixel, slopes, row + token * from_token, examples,
+                size, examples, tokens, slopes, q + token * pixel + inside, examples,
+            )  # fmt: skip
+        for token in range(tokens):  # as keys and values, which all others have looked at
+            multiply_each(
+                STORE, one, slopes, out + inside, examples, pixel, acts, row + token * examples, from_token,
+                size, examples, tokens, slopes, v + token * pixel + inside, examples,
+            )  # fmt: skip
+            multiply_each(
+                STORE, share, acts, q + inside, examples, pixel, slopes, row + token * examples, from_token,
+                size, examples, tokens, slopes, k + token * pixel + inside, examples,
+            )  # fmt: skip
 
 
 @compiled()

@@ -7,12 +7,12 @@ from typing import Any
 from numba import njit
 
 from empirical.kernels.compiled import compiled
-from empirical.kernels.tiles import FIRST, NEXT, REGISTERS, make_tile, tallest, turn_block, widest
+from empirical.kernels.tiles import EACH, FIRST, NEXT, ONE, REGISTERS, SEVERAL, make_tile, tallest, turn_block, widest
 
 
-def _strip(vectors: int, several: bool) -> Any:
+def _strip(vectors: int, kind: int) -> Any:
     """Columns of a product that one row of a tile spans: the tiles below each other, from the tallest on."""
-    eight, four, two, one = (make_tile(rows, vectors, several) for rows in (8, 4, 2, 1))
+    eight, four, two, one = (make_tile(rows, vectors, kind) for rows in (8, 4, 2, 1))
     most = tallest(vectors)
 
     @njit(inline="always")
@@ -115,9 +115,10 @@ def _strip(vectors: int, several: bool) -> Any:
 _WIDEST, _VECTOR_BYTES = widest(), REGISTERS.size
 
 
-def _all_columns(several: bool) -> Any:
+def _all_columns(kind: int) -> Any:
     """A product from its widest strips to its narrowest."""
-    strip_4, strip_2, strip_1 = (_strip(vectors, several) for vectors in (4, 2, 1))
+    strip_4, strip_2, strip_1 = (_strip(vectors, kind) for vectors in (4, 2, 1))
+    along = 1 if kind == EACH else 0
 
     @njit(inline="always")
     def all_columns(  # type: ignore[no-untyped-def]
@@ -128,26 +129,26 @@ def _all_columns(several: bool) -> Any:
         j = 0
         while columns - j >= 4 * vector and _WIDEST >= 4:
             strip_4(
-                mode, scale, a, a_at, a_row, a_step, a_next, b, b_at + j, b_row, b_next, rows, depth, count,
+                mode, scale, a, a_at + along * j, a_row, a_step, a_next, b, b_at + j, b_row, b_next, rows, depth, count,
                 c, c_at + j, c_row, m, m_at + j,
             )  # fmt: skip
             j += 4 * vector
         while columns - j >= 2 * vector:
             strip_2(
-                mode, scale, a, a_at, a_row, a_step, a_next, b, b_at + j, b_row, b_next, rows, depth, count,
+                mode, scale, a, a_at + along * j, a_row, a_step, a_next, b, b_at + j, b_row, b_next, rows, depth, count,
                 c, c_at + j, c_row, m, m_at + j,
             )  # fmt: skip
             j += 2 * vector
         if columns > j:
             strip_1(
-                mode, scale, a, a_at, a_row, a_step, a_next, b, b_at + j, b_row, b_next, rows, depth, count,
+                mode, scale, a, a_at + along * j, a_row, a_step, a_next, b, b_at + j, b_row, b_next, rows, depth, count,
                 c, c_at + j, c_row, m, m_at + j,
             )  # fmt: skip
 
     return all_columns
 
 
-_of_one, _of_several = _all_columns(False), _all_columns(True)
+_of_one, _of_several, _of_each = (_all_columns(kind) for kind in (ONE, SEVERAL, EACH))
 
 
 @compiled()
@@ -175,6 +176,18 @@ def multiply_several(  # type: ignore[no-untyped-def]
     _of_several(
         mode, scale, a, a_at, a_row, a_step, a_next, b, b_at, b_row, b_next, rows, columns, depth, count,
         c, c_at, c_row, m, m_at,
+    )  # fmt: skip
+
+
+@compiled()
+def multiply_each(mode, scale, a, a_at, a_row, a_step, b, b_at, b_row, rows, columns, depth, c, c_at, c_row):  # type: ignore[no-untyped-def]
+    """Make C, ``(rows, columns)``, of a product for each column by itself: C_ie = Σ_k A_ike B_ke, by a mode of ``tiles``.
+
+    A is ``(rows, depth, columns)``, with strides ``a_row`` and ``a_step``; the rest is as for ``multiply``.
+    """
+    _of_each(
+        mode, scale, a, a_at, a_row, a_step, FIRST, b, b_at, b_row, FIRST, rows, columns, depth, NEXT,
+        c, c_at, c_row, c, c_at,
     )  # fmt: skip
 
 

@@ -6,6 +6,9 @@ apart can be summed, as a convolution asks for. Rows of B and C are contiguous a
 strides, so that it can be a transpose. Every tile is a function in LLVM's
 intermediate representation, since compilers do not keep such a block in registers by themselves. A sum is always made
 in the order of the inner dimension: it has the same bits wherever in C it stands and whatever else is computed.
+
+A third kind of tile multiplies a matrix and a vector for each example by itself, as attention asks for: a column is then
+an example, and where the others broadcast a number of A it loads those of the examples, which stand side by side.
 """
 
 from __future__ import annotations
@@ -97,13 +100,17 @@ def tallest(vectors: int) -> int:
     return 4 if vectors == widest() else 8
 
 
-def make_tile(rows: int, vectors: int, several: bool) -> Any:
+ONE, SEVERAL, EACH = range(3)
+"""Kinds of tiles: of one product, of the sum of several, and of a product for each column by itself."""
+
+
+def make_tile(rows: int, vectors: int, kind: int) -> Any:
     """Make one tile, to be called from compiled code.
 
     Args:
         rows: of C.
         vectors: a row of C.
-        several: whether there may be more than one product; where not, calls are a little cheaper.
+        kind: ``ONE``, ``SEVERAL`` or ``EACH``; of one product calls are a little cheaper.
 
     Returns:
         ``tile(mode, scale, a, a_at, a_row, a_step, a_next, b, b_at, b_row, b_next, depth, count, c, c_at, c_row, m,
@@ -127,10 +134,10 @@ def make_tile(rows: int, vectors: int, several: bool) -> Any:
 
             mode, scale, _, _, a_row, a_step, a_next, _, _, b_row, b_next, depth, count, _, _, c_row, _, _ = given
             number, shape = context.get_value_type(a.dtype), (rows, vectors)
-            function = _tile_function(builder.module, number, a.dtype.bitwidth, shape, several)
+            function = _tile_function(builder.module, number, a.dtype.bitwidth, shape, kind)
             pointers = [address(place) for place in (2, 7, 13, 16)]
             numbers = [mode, scale, a_row, a_step, b_row, depth, c_row]
-            builder.call(function, [*pointers, *numbers, *([a_next, b_next, count] if several else [])])
+            builder.call(function, [*pointers, *numbers, *([a_next, b_next, count] if kind == SEVERAL else [])])
             return context.get_dummy_value()
 
         return signature, generate
@@ -138,20 +145,20 @@ def make_tile(rows: int, vectors: int, several: bool) -> Any:
     return tile
 
 
-def _tile_function(module: ir.Module, number: ir.Type, bits: int, shape: tuple[int, int], several: bool) -> ir.Function:
+def _tile_function(module: ir.Module, number: ir.Type, bits: int, shape: tuple[int, int], kind: int) -> ir.Function:
     """The tile as a function of the module, written at the first call."""
     rows, vectors = shape
-    name = f"richscape_tile{'s' if several else ''}_{bits}_{rows}_{vectors}"
+    name = f"richscape_tile{kind}_{bits}_{rows}_{vectors}"
     if name in module.globals:
         return module.globals[name]
     width = lanes(bits // 8)
     vector, pointer = ir.VectorType(number, width), number.as_pointer()
-    arguments = [pointer] * 4 + [_I64, number] + [_I64] * (8 if several else 5)
+    arguments = [pointer] * 4 + [_I64, number] + [_I64] * (8 if kind == SEVERAL else 5)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
     a, b, c, m, mode, scale, a_row, a_step, b_row, depth, c_row, *more = function.args
-    a_next, b_next, count = more if several else (_I64(0), _I64(0), _I64(1))
+    a_next, b_next, count = more if kind == SEVERAL else (_I64(0), _I64(0), _I64(1))
     fma = cgutils.get_or_insert_function(module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{width}f{bits}")
     zero, block = ir.Constant(vector, [0.0] * width), list(product(range(rows), range(vectors)))
     build = ir.IRBuilder(function.append_basic_block("entry"))
@@ -182,8 +189,13 @@ def _tile_function(module: ir.Module, number: ir.Type, bits: int, shape: tuple[i
     step, below, offset = build.phi(_I64), build.phi(pointer), build.phi(_I64)
     sums = {place: build.phi(vector) for place in block}
     across = [load(below, column) for column in range(vectors)]
-    factors = [spread(build.load(build.gep(line, [offset]))) for line in lines]
-    added = {(i, j): build.call(fma, [factors[i], across[j], sums[i, j]]) for i, j in block}
+    here = [build.gep(line, [offset]) for line in lines]
+    if kind == EACH:
+        factors = {(i, j): load(here[i], j) for i, j in block}
+    else:
+        broadcast = [spread(build.load(number)) for number in here]
+        factors = {(i, j): broadcast[i] for i, j in block}
+    added = {(i, j): build.call(fma, [factors[i, j], across[j], sums[i, j]]) for i, j in block}
     following = build.sub(step, _I64(1)), build.gep(below, [b_row]), build.add(offset, a_step)
     for phi, first, later in zip((step, below, offset), (depth, below_first, _I64(0)), following, strict=True):
         phi.add_incoming(first, outer)

@@ -21,7 +21,7 @@ from empirical.kernels.tiles import ADD, RELU, STORE, lanes, widest
 from empirical.models.fused import FusedCells
 from empirical.models.stack import Placement
 
-COLUMN_BYTES = 4e6
+COLUMN_BYTES = 8e6
 """Numbers of all layers of a network and as many derivatives: a batch that has more goes through the layers in parts.
 
 Wider columns make better tiles, and a few megabytes come from the third-level cache fast enough."""
