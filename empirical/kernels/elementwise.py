@@ -23,7 +23,6 @@ PLAIN, DECAYED, HEAVY_BALL, ADAM, SIGN = range(5)
 """Gradient descent without and with weight decay, and the others."""
 
 
-
 @dataclass(frozen=True)
 class _Precision:
     """What the exponential of one type is made of.

@@ -13,6 +13,7 @@ that of the numbers, at the same places.
 from __future__ import annotations
 
 import math
+
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 from scipy.special import erfcx
@@ -155,7 +156,7 @@ _tail = polynomial_by_precision(_tail_polynomial(_SINGLE_DEGREE), _tail_polynomi
 
 @compiled()
 def gelu(acts, source, target, examples):  # type: ignore[no-untyped-def]
-    """h Φ(h) of a grid to another; h itself becomes the slope of that."""
+    """Gaussian units h Φ(h) of a grid to another; h itself becomes their slope."""
     real = acts.dtype.type
     zero, one, half, three = real(0), real(1), real(0.5), real(_GELU_SCALE)
     density = real(1 / math.sqrt(2 * math.pi))
@@ -317,7 +318,7 @@ def through_softmax(acts, slopes, at, count, examples, scratch):  # type: ignore
 
 @compiled()
 def attend(acts, queries, keys, values, shares, target, heads, examples, scratch):  # type: ignore[no-untyped-def]
-    """Attention of all tokens to all, without a border; ``shares``, of ``heads · tokens`` channels, gets the softmax."""
+    """Attention of all tokens to all, without a border; ``shares``, of heads · tokens channels, gets the softmax."""
     tokens, size = queries[SIDE] ** 2, queries[CHANNELS] // heads
     pixel, one, share = size * heads * examples, acts.dtype.type(1), acts.dtype.type(1.0 / size)
     q, k, v, out = queries[AT] * examples, keys[AT] * examples, values[AT] * examples, target[AT] * examples

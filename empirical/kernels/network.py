@@ -179,7 +179,7 @@ def backward(  # type: ignore[no-untyped-def]
     for i in range(len(table) - 1, -1, -1):
         code, source, target = table[i, CODE], grids[table[i, SOURCE]], grids[table[i, TARGET]]
         tensor, positions, adds = table[i, TENSOR], table[i, POSITIONS], table[i, ADDS] == 1
-        if (code == EMBED or code == CONVOLVE) and table[i, MODE] == RELU:
+        if code in (EMBED, CONVOLVE) and table[i, MODE] == RELU:
             gate(acts, slopes, target, examples)
         if code == EMBED:
             embedding_gradient(

@@ -181,7 +181,7 @@ def multiply_several(  # type: ignore[no-untyped-def]
 
 @compiled()
 def multiply_each(mode, scale, a, a_at, a_row, a_step, b, b_at, b_row, rows, columns, depth, c, c_at, c_row):  # type: ignore[no-untyped-def]
-    """Make C, ``(rows, columns)``, of a product for each column by itself: C_ie = Σ_k A_ike B_ke, by a mode of ``tiles``.
+    """Make C, ``(rows, columns)``, of a product for each column by itself, Σ_k A_ike B_ke, by a mode of ``tiles``.
 
     A is ``(rows, depth, columns)``, with strides ``a_row`` and ``a_step``; the rest is as for ``multiply``.
     """

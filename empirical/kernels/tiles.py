@@ -7,8 +7,8 @@ strides, so that it can be a transpose. Every tile is a function in LLVM's
 intermediate representation, since compilers do not keep such a block in registers by themselves. A sum is always made
 in the order of the inner dimension: it has the same bits wherever in C it stands and whatever else is computed.
 
-A third kind of tile multiplies a matrix and a vector for each example by itself, as attention asks for: a column is then
-an example, and where the others broadcast a number of A it loads those of the examples, which stand side by side.
+A third kind of tile multiplies a matrix and a vector for each example by itself, as attention asks for: a column is an
+example, and where the others broadcast a number of A it loads those of the examples, which stand side by side.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 from empirical.models.activations import ACTIVATIONS
 from empirical.models.catalogue import ARCHITECTURES
 from empirical.models.cnn import CNN
-from empirical.models.fused_cnn import FusedCNNStack
 from empirical.models.fused_mlp import FusedMLPStack
+from empirical.models.fused_network import FusedNetworkStack
 from empirical.models.mlp import MLP, LazyMLPStack, MLPStack
 from empirical.models.resnet import ResNet
 from empirical.models.stack import Architecture, FusedStack, Lesson, Placement, Stack, StepwiseStack
@@ -16,8 +16,8 @@ __all__ = [
     "CNN",
     "MLP",
     "Architecture",
-    "FusedCNNStack",
     "FusedMLPStack",
+    "FusedNetworkStack",
     "FusedStack",
     "LazyMLPStack",
     "Lesson",

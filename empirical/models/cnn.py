@@ -5,7 +5,7 @@
 with 3×3 kernels, padding 1 and strides of 1 or 2. The readout sees the average over pixels, so that its fan-in is the
 number of channels N, as in an MLP, and does not grow with the image.
 
-On a CPU it is the compiled loops of ``fused_cnn`` that train ReLU networks. The stack below is for GPUs, and for
+On a CPU it is the compiled loops of ``fused_network`` that train ReLU networks. The stack below is for GPUs, and for
 processors without fused multiply-add: its cells go through matrix products of shifted views (``cnn_views``), one at a
 time on a CPU, all of a seed at a time on a GPU.
 
@@ -35,10 +35,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from empirical.models import fused
 from empirical.models.activations import activation
 from empirical.models.cnn_views import ShiftedCells
-from empirical.models.fused import can_train
-from empirical.models.fused_cnn import FusedCNNStack
+from empirical.models.fused_network import Blueprint, FusedNetwork, FusedNetworkStack, kernel_patches
 from empirical.models.module import ModuleStack
 from empirical.models.stack import Placement, StepwiseStack
 from empirical.parametrization import LayerScale
@@ -171,16 +171,26 @@ class CNN:
         Returns:
             True for ReLU networks on most CPUs.
         """
-        return self.activation == "relu" and can_train(device)
+        return self.activation == "relu" and fused.can_train(device)
 
-    def stack(self, placement: Placement) -> StepwiseStack | FusedCNNStack:
+    def drawn(self) -> FusedNetwork:
+        """The layers for the compiled loops, those of ReLU networks."""
+        layers = Blueprint([f"layers.{layer}" for layer in range(self.depth)], border=1)
+        side = (self.image_size - 1) // self.strides[0] + 1
+        h = layers.embed("layers.0", self.width, side, rectified=True)
+        for layer, stride in enumerate(self.strides[1:], 1):
+            h = layers.convolve(f"layers.{layer}", h, self.width, kernel=3, stride=stride, rectified=True)
+        shapes = {f"layers.{layer}": tuple(weight.shape) for layer, weight in enumerate(self.initial_weights(0))}
+        return FusedNetwork(layers, h, kernel_patches(self.strides[0]), self.example_shape, shapes, can_die=True)
+
+    def stack(self, placement: Placement) -> StepwiseStack | FusedNetworkStack:
         """Networks at their θ₀."""
         if self.activation != "relu":
             return ModuleStack(self, placement)
         if self.trains_cell_by_cell(placement.device):
-            starts = [self.initial_weights(seed) for seed in placement.seeds]
+            starts = [self.module(seed).state_dict() for seed in placement.seeds]
             rates = list(self.rates(placement.optimizer.normalized).values())
-            return FusedCNNStack(self.strides, (self.image_channels, self.image_size), starts, rates, placement)
+            return FusedNetworkStack(self.drawn(), starts, rates, placement)
         return CNNStack(self, placement)
 
 

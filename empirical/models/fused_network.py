@@ -1,4 +1,4 @@
-"""Layered networks on a CPU: cells are trained one by one by compiled loops, from a list of layers (``kernels.network``).
+"""Layered networks on a CPU: cells are trained one by one by compiled loops over a list of layers, ``kernels.network``.
 
 An architecture draws a ``Blueprint`` of itself; the stack holds the weights and hands the table to the loops.
 """
@@ -19,7 +19,7 @@ from empirical.kernels import elementwise, network
 from empirical.kernels.network import Instruction
 from empirical.kernels.tiles import ADD, RELU, STORE, lanes, widest
 from empirical.models.fused import FusedCells
-from empirical.models.stack import Placement
+from empirical.models.stack import Lesson, Placement
 
 COLUMN_BYTES = 8e6
 """Numbers of all layers of a network and as many derivatives: a batch that has more goes through the layers in parts.
@@ -50,7 +50,7 @@ class Blueprint:
     def _like(self, grid: int) -> int:
         return self._grid(*self.grids[grid][1:3])
 
-    def _write(self, code: int, target: int, factor: float = 1.0, **fields: int) -> int:
+    def _write(self, code: int, target: int, factor: float = 1.0, **fields: Any) -> int:
         self.instructions.append(Instruction(code, target, **fields))
         self.factors.append(factor)
         return target
@@ -132,7 +132,7 @@ class Blueprint:
         return self._write(network.RECTIFY, self._like(source), source=source)
 
     def gelu(self, source: int) -> int:
-        """h Φ(h); the source, which nothing else may read, is used up."""
+        """Gaussian units h Φ(h); the source, which nothing else may read, is used up."""
         return self._write(network.GELU, self._like(source), source=source)
 
     def normalize(self, source: int) -> int:
@@ -181,14 +181,16 @@ class FusedNetwork:
         patches: takes images ``(…, channels, side, side)`` apart, ``(…, patches, numbers of a patch)``.
         image: shape of an image.
         shapes: of the weights by name, in the order of the blueprint; those of 3 × 3 kernels have four dimensions.
+        can_die: whether F = 0 on a whole batch says that no gradient is left.
         epsilon: ε of the norms.
     """
 
     blueprint: Blueprint
     top: int
     patches: Callable[[Tensor], Tensor]
-    image: tuple[int, int, int]
+    image: tuple[int, ...]
     shapes: Mapping[str, tuple[int, ...]]
+    can_die: bool
     epsilon: float = 0.0
 
 
@@ -203,7 +205,9 @@ def kernel_patches(stride: int) -> Callable[[Tensor], Tensor]:
     """
 
     def patches(images: Tensor) -> Tensor:
-        windows = pad(images, (1, 1, 1, 1)).unfold(-2, 3, stride).unfold(-2, 3, stride)  # (…, channel, y, x, down, right)
+        windows = (
+            pad(images, (1, 1, 1, 1)).unfold(-2, 3, stride).unfold(-2, 3, stride)
+        )  # (…, channel, y, x, down, right)
         return windows.movedim(-5, -1).flatten(-3).flatten(-3, -2)
 
     return patches
@@ -269,6 +273,24 @@ class FusedNetworkStack(FusedCells):
     def _first(self) -> int:
         """Which tensor reads the patches."""
         return int(self.drawn.blueprint.instructions[0].tensor)
+
+    def train(
+        self, inputs: Sequence[Tensor], targets: Sequence[Tensor], lesson: Lesson
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Train all cells on some batches; see ``FusedCells.train``.
+
+        Args:
+            inputs: of each seed, ``(steps, batch, input_dim)``.
+            targets: of each seed, ``(steps, classes, batch)``.
+            lesson: loss and schedule.
+
+        Returns:
+            What ``FusedCells.train`` returns; no cell is inactive where the architecture cannot die.
+        """
+        told, hits = super().train(inputs, targets, lesson)
+        if not self.drawn.can_die:
+            told[2] = 0.0
+        return told, hits
 
     def run_loops(self, codes: tuple[int, int], batches: tuple[Tensor, Tensor], common: tuple[Any, ...]) -> None:
         """Call the loops that train; see ``FusedCells.run_loops``.

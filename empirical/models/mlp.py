@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from empirical.models import fused
 from empirical.models.activations import activation
-from empirical.models.fused import can_train
 from empirical.models.fused_mlp import FusedMLPStack
 from empirical.models.stack import Placement
 from empirical.parametrization import LayerScale, mup_layers
@@ -119,7 +119,7 @@ class MLP:
         Returns:
             True for ReLU networks on most CPUs.
         """
-        return self.activation == "relu" and can_train(device)
+        return self.activation == "relu" and fused.can_train(device)
 
     def stack(self, placement: Placement) -> MLPStack | FusedMLPStack:
         """Networks at their θ₀."""

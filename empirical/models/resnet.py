@@ -127,7 +127,9 @@ class ResNet(ScaledArchitecture):
             layers.add_convolution(f"{at}.second.weight", a, h, kernel=3, factor=self.blocks**-0.5)
             into = n
         top = layers.rectify(layers.normalize(h) if self.final_norm else h)
-        return FusedNetwork(layers, top, kernel_patches(self.stem_stride), self.input_shape, shapes, NORM_EPSILON)
+        return FusedNetwork(
+            layers, top, kernel_patches(self.stem_stride), self.input_shape, shapes, self.can_die, NORM_EPSILON
+        )
 
 
 class BasicBlock(nn.Module):

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from empirical.models.fused import can_train
+from empirical.models import fused
 from empirical.models.fused_network import FusedNetwork, FusedNetworkStack
 from empirical.models.module import ModuleStack
 from empirical.models.stack import Placement
@@ -172,12 +172,12 @@ class ScaledArchitecture(ABC):
         Returns:
             True on most CPUs, where there are loops for all layers.
         """
-        return self.drawn() is not None and can_train(device)
+        return self.drawn() is not None and fused.can_train(device)
 
     def stack(self, placement: Placement) -> ModuleStack | FusedNetworkStack:
         """Networks at their θ₀."""
         drawn = self.drawn()
-        if drawn is None or not can_train(placement.device):
+        if drawn is None or not fused.can_train(placement.device):
             return ModuleStack(self, placement)
         starts = [self.initial_weights(seed) for seed in placement.seeds]
         return FusedNetworkStack(drawn, starts, list(self.rates(placement.optimizer.normalized).values()), placement)

@@ -132,7 +132,8 @@ class ViT(ScaledArchitecture):
             units = units if rectified else layers.gelu(units)
             layers.add_convolution(f"{at}.down.weight", units, h, factor=factor)
         top = layers.normalize(h) if self.final_norm else h
-        return FusedNetwork(layers, top, partial(tokens, patch=self.patch), self.input_shape, shapes, NORM_EPSILON)
+        patches = partial(tokens, patch=self.patch)
+        return FusedNetwork(layers, top, patches, self.input_shape, shapes, self.can_die, NORM_EPSILON)
 
 
 def tokens(images: Tensor, patch: int) -> Tensor:

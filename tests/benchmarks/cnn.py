@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from empirical import Ensemble, data_stream
-from empirical.models import cnn
+from empirical.models import fused
 from empirical.models.cnn import CNN
 from empirical.models.module import ModuleArchitecture
 
@@ -89,11 +89,11 @@ def threads(count: int) -> Iterator[None]:
 @contextmanager
 def stepwise(wanted: bool) -> Iterator[None]:
     """CNNs train as where there is no fused multiply-add."""
-    can_train = cnn.can_train
+    can_train = fused.can_train
     if wanted:
-        cnn.can_train = lambda device: False
+        fused.can_train = lambda device: False
     yield
-    cnn.can_train = can_train
+    fused.can_train = can_train
 
 
 def ensemble(spec: CNN | ModuleArchitecture, batches: Remembered, count: int, step_by_step: bool = False) -> float:

@@ -83,11 +83,11 @@ def cells(low: float = 1e-2, high: float = 1e3):  # type: ignore[no-untyped-def]
 
 def ours(width: int, inputs: int, part: slice, *, lazy: bool = False, fused: bool = True) -> Callable[[], float]:
     from empirical import MLP, Ensemble
-    from empirical.models import mlp
+    from empirical.models import fused as loops
     from empirical.shard import reproducible_torch
 
     if not fused:
-        mlp.can_train = lambda device: False
+        loops.can_train = lambda device: False
     steps, spec = STEPS[width], MLP(DEPTH, width, inputs, CLASSES)
     stream = Drawn(inputs, steps)
     gamma, eta = (values[part] for values in (cells(1e-5, 9e-3) if lazy else cells()))

@@ -30,8 +30,7 @@ def both(spec, gamma, eta, seed, steps, batch, **options):
         seen: list[tuple[int, Networks]] = []
         with pytest.MonkeyPatch.context() as patch:
             if can:
-                patch.setattr("empirical.models.mlp.can_train", can)
-                patch.setattr("empirical.models.cnn.can_train", can)
+                patch.setattr("empirical.models.fused.can_train", can)
             ensemble = Ensemble(spec, gamma, eta, seed, stream=stream(batch), dtype="float64", **options)
             kept = np.arange(steps)
             result = ensemble.run(

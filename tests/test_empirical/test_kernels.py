@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -56,9 +57,30 @@ def test_products_of_any_size(dtype, rows, columns, depth, turned, mode, seed):
         out.reshape(-1), FIRST, np.int64(row), gate.ravel(), FIRST,
     )  # fmt: skip
     exact = a.astype(float) @ b.astype(float)
-    exact = [exact, np.maximum(exact, 0), np.where(gate > 0, exact, 0), c + float(scale) * exact][mode]
+    scaled = float(scale) * exact
+    exact = [scaled, np.maximum(exact, 0), np.where(gate > 0, exact, 0), c + scaled][mode]
     size = abs(a).astype(float) @ abs(b).astype(float) + (abs(c) if mode == 3 else 0)
     assert (abs(out - exact) <= (depth + 2) * np.finfo(dtype).eps / 2 * size).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    dtype=DTYPES, rows=SIZES, examples=st.integers(1, 80), depth=SIZES, turned=st.booleans(), add=st.booleans(),
+    seed=st.integers(0, 9),
+)  # fmt: skip
+def test_a_product_for_each_example(dtype, rows, examples, depth, turned, add, seed):
+    draw, row = np.random.default_rng(seed), padded(examples, dtype)
+    a, b, c = (draw.standard_normal(shape).astype(dtype) for shape in ((rows, depth, row), (depth, row), (rows, row)))
+    kept = np.ascontiguousarray(a.transpose(1, 0, 2)) if turned else a
+    steps = (np.int64(row), np.int64(rows * row)) if turned else (np.int64(depth * row), np.int64(row))
+    out, scale, sizes = c.copy(), dtype(0.7), [np.int64(n) for n in (rows, row, depth)]
+    products.multiply_each(
+        ADD if add else STORE, scale, kept.reshape(-1), FIRST, *steps, b.reshape(-1), FIRST, sizes[1], *sizes,
+        out.reshape(-1), FIRST, sizes[1],
+    )  # fmt: skip
+    exact = float(scale) * np.einsum("ike,ke->ie", a.astype(float), b.astype(float)) + (c if add else 0)
+    size = np.einsum("ike,ke->ie", abs(a).astype(float), abs(b).astype(float)) + abs(c)
+    assert (abs(out - exact) <= (depth + 3) * np.finfo(dtype).eps / 2 * size).all()
 
 
 def product(a, b):
@@ -116,7 +138,16 @@ def test_the_exponential_is_right_to_a_unit_in_the_last_place():
     exact = np.exp(x.astype(float))
     assert (abs(exponentials(x) - exact) <= np.spacing(exact.astype(np.float32))).all()
     np.testing.assert_array_equal(exponentials(np.array([-100, -np.inf, np.nan], np.float32)), [0, 0, np.nan])
-    np.testing.assert_array_equal(exponentials(-x.astype(float)[:100]), np.exp(-x.astype(float)[:100]))
+
+
+def test_the_exponential_in_double_precision_is_right_to_two_units_in_the_last_place():
+    x = np.concatenate([-np.geomspace(1e-12, 707, 4000), [-0.0]])
+    exact = np.array([mpmath.exp(mpmath.mpf(float(value))) for value in x])
+    units = np.array([
+        float((mpmath.mpf(float(found)) - true) / true) for found, true in zip(exponentials(x), exact, strict=True)
+    ])
+    assert abs(units).max() <= 2 * np.finfo(float).eps
+    np.testing.assert_array_equal(exponentials(np.array([-800, -np.inf, np.nan])), [0, 0, np.nan])
 
 
 @settings(max_examples=40, deadline=None)

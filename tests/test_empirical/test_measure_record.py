@@ -47,7 +47,7 @@ def run(watched, **options):
 
 def test_every_cell_has_its_row_whatever_group_it_was_in(monkeypatch):
     monkeypatch.setattr(ensemble, "GROUP_BYTES", 1.0)  # groups of one cell, where cells train side by side
-    monkeypatch.setattr("empirical.models.mlp.can_train", lambda device: False)
+    monkeypatch.setattr("empirical.models.fused.can_train", lambda device: False)
     apart = recorder()
     cells, result = run(apart)
     found = apart.dataset(cells)

@@ -161,7 +161,7 @@ def test_a_cell_depends_on_nothing_but_itself(data, case, n, per_group, fused):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "GROUP_BYTES", per_group * 8 * spec.parameter_count())
         if not fused:
-            patch.setattr("empirical.models.mlp.can_train", lambda device: False)
+            patch.setattr("empirical.models.fused.can_train", lambda device: False)
         beside = run(spec, gamma, eta, beta, seed, 25, **arguments).loss_curve[0]
     alone = run(spec, gamma[:1], eta[:1], beta[:1], seed[:1], 25, **arguments).loss_curve[0]
     assert relative(beside, alone) <= 1e-9
