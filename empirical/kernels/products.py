@@ -23,91 +23,27 @@ def _strip(vectors: int, kind: int) -> Any:
         i = 0
         while rows - i >= 8 and most >= 8:
             eight(
-                mode,
-                scale,
-                a,
-                a_at,
-                a_row,
-                a_step,
-                a_next,
-                b,
-                b_at,
-                b_row,
-                b_next,
-                depth,
-                count,
-                c,
-                c_at,
-                c_row,
-                m,
-                m_at,
-            )
+                mode, scale, a, a_at, a_row, a_step, a_next, b, b_at, b_row, b_next, depth, count,
+                c, c_at, c_row, m, m_at,
+            )  # fmt: skip
             a_at, c_at, m_at, i = a_at + 8 * a_row, c_at + 8 * c_row, m_at + 8 * c_row, i + 8
         while rows - i >= 4:
             four(
-                mode,
-                scale,
-                a,
-                a_at,
-                a_row,
-                a_step,
-                a_next,
-                b,
-                b_at,
-                b_row,
-                b_next,
-                depth,
-                count,
-                c,
-                c_at,
-                c_row,
-                m,
-                m_at,
-            )
+                mode, scale, a, a_at, a_row, a_step, a_next, b, b_at, b_row, b_next, depth, count,
+                c, c_at, c_row, m, m_at,
+            )  # fmt: skip
             a_at, c_at, m_at, i = a_at + 4 * a_row, c_at + 4 * c_row, m_at + 4 * c_row, i + 4
         if rows - i >= 2:
             two(
-                mode,
-                scale,
-                a,
-                a_at,
-                a_row,
-                a_step,
-                a_next,
-                b,
-                b_at,
-                b_row,
-                b_next,
-                depth,
-                count,
-                c,
-                c_at,
-                c_row,
-                m,
-                m_at,
-            )
+                mode, scale, a, a_at, a_row, a_step, a_next, b, b_at, b_row, b_next, depth, count,
+                c, c_at, c_row, m, m_at,
+            )  # fmt: skip
             a_at, c_at, m_at, i = a_at + 2 * a_row, c_at + 2 * c_row, m_at + 2 * c_row, i + 2
         if rows > i:
             one(
-                mode,
-                scale,
-                a,
-                a_at,
-                a_row,
-                a_step,
-                a_next,
-                b,
-                b_at,
-                b_row,
-                b_next,
-                depth,
-                count,
-                c,
-                c_at,
-                c_row,
-                m,
-                m_at,
-            )
+                mode, scale, a, a_at, a_row, a_step, a_next, b, b_at, b_row, b_next, depth, count,
+                c, c_at, c_row, m, m_at,
+            )  # fmt: skip
 
     return strip
 

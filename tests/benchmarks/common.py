@@ -25,6 +25,17 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def microseconds(work: Callable[[int], object], rounds: int, times: int = 2000) -> list[float]:
+    """One call of what `work` repeats, in each round."""
+    work(1)
+    out = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        work(times)
+        out.append((time.perf_counter() - start) / times * 1e6)
+    return out
+
+
 def row(*cells: object) -> str:
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 

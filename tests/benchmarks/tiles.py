@@ -1,31 +1,27 @@
-"""What a step of an MLP, or of a CNN, is made of: products by tiles and by `torch.bmm`, and the whole step.
+"""What a step of an MLP is made of: products by tiles and by `torch.bmm`, and the whole step.
 
 `python tests/benchmarks/tiles.py [--width 64] [--inputs 64] [--rounds 7]` prints a Markdown table. One core, single
 precision, depth 3, batch 64, ten classes. The parts are timed one by one on operands that stay in the first-level
 cache; the whole step is the loop that trains, ten steps of 57 cells, and what it takes beyond the sum of its parts is
-mostly the way of weights, activations and batches through the caches. The parts of the CNN are those of ``cnn.py``.
+mostly the way of weights, activations and batches through the caches. Other networks: ``layers.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import time
-from collections.abc import Callable
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from common import row, spread
+from common import microseconds, row, spread
 from numba import njit
 
 from empirical import MLP
-from empirical.kernels.cnn import convolutions, filter_gradient, input_gradient
 from empirical.kernels.elementwise import centre, squared_error
 from empirical.kernels.products import multiply, turn
 from empirical.kernels.tiles import ADD, FIRST, GATE, NEXT, RELU, STORE, lanes
-from empirical.models import CNN, FusedCNNStack
 from empirical.models.stack import Lesson, Placement
 from empirical.optimizers import make_optimizer
 
@@ -54,17 +50,6 @@ def losses(times, out, origin, target):  # type: ignore[no-untyped-def]
     for _ in range(times):
         total += centre(out, origin, out.dtype.type(0.5)) + squared_error(out, target, out.dtype.type(0.5))
     return total
-
-
-def microseconds(work: Callable[[int], object], rounds: int, times: int = 2000) -> list[float]:
-    """One call of what `work` repeats, in each round."""
-    work(1)
-    out = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        work(times)
-        out.append((time.perf_counter() - start) / times * 1e6)
-    return out
 
 
 def by_torch(rows: int, columns: int, depth: int, rounds: int) -> list[float]:
@@ -129,82 +114,14 @@ def table(width: int, inputs: int, rounds: int) -> str:
     return "\n".join(lines)
 
 
-def cnn_table(rounds: int, strides: tuple[int, ...] = (2, 2), width: int = 16, side: int = 28) -> str:
-    """The passes of one cell of the CNN of ``cnn.py``, full batches of 64."""
-    spec, one = CNN(strides, width, side, CLASSES), torch.ones(CELLS, dtype=torch.float64)
-    optimizer = make_optimizer("gd", 1e-3 * one, one, 0 * one, torch.float32)
-    stack = spec.stack(Placement([0], [CELLS], optimizer, False, torch.float32, torch.device("cpu")))
-    assert isinstance(stack, FusedCNNStack)
-    draw, (_, first, second) = np.random.default_rng(0), stack.sides
-
-    def numbers(count: int) -> np.ndarray:
-        return draw.standard_normal(count).astype(np.float32)
-
-    pixel, grid = width * BATCH, first + 2
-    weights, rows, places = stack.weights[0].numpy(), np.array(stack.rows), stack.places
-    patches, acts = numbers(first**2 * 9 * BATCH), numbers((grid**2 + second**2) * pixel)
-    above, below = numbers(second**2 * pixel), numbers(grid**2 * pixel)
-    turned, gradient = numbers(BATCH * (grid * width + 64)), numbers(weights.size)
-    part = numbers(width * (-(-3 * width // lanes(4)) * lanes(4)))
-    zero, columns = np.int64(0), np.int64(BATCH)
-    sides, grids = np.array(stack.sides), np.array([0, grid**2 * pixel, (grid**2 + second**2) * pixel])
-    alone = np.array([stack.sides[0], first]), stack.strides[:1]  # a network of the first convolution alone
-
-    def run_forward(sides, strides):  # type: ignore[no-untyped-def]
-        return lambda times: [
-            convolutions(weights, zero, sides, strides, places, rows, width, patches, zero, 1, BATCH, grids, acts)
-            for _ in range(times)
-        ]
-
-    both = microseconds(run_forward(sides, stack.strides), rounds, 100)
-    lower = microseconds(run_forward(*alone), rounds, 100)
-    filters = microseconds(
-        lambda times: [
-            filter_gradient(
-                above, zero, second, 2, acts, zero, grid, width, columns, turned, part, gradient, places[1], rows[1]
-            )
-            for _ in range(times)
-        ],
-        rounds,
-        100,
-    )
-    back = microseconds(
-        lambda times: [
-            input_gradient(
-                weights, places[1], rows[1], above, zero, second, 2, acts, zero, below, first, width, columns
-            )
-            for _ in range(times)
-        ],
-        rounds,
-        100,
-    )
-    upper = 2e-3 * BATCH * second**2 * 9 * width**2
-    x = torch.from_numpy(numbers(STEPS * BATCH * side**2)).view(STEPS, BATCH, -1)
-    y = torch.from_numpy(np.eye(CLASSES, dtype=np.float32)[draw.integers(CLASSES, size=(STEPS, BATCH))]).mT.contiguous()
-    lesson = Lesson("mse", one.float(), [1.0] * STEPS, [False] * STEPS)
-    whole = microseconds(lambda times: [stack.train([x], [y], lesson) for _ in range(times)], rounds, 1)
-    lines = [row("part of a step", "μs", "GFLOP/s"), row(*["---"] * 3)]
-    lines.append(row("first layer", spread(lower, 0), f"{2e-3 * BATCH * first**2 * 9 * width / min(lower):.0f}"))
-    lines.append(row("second layer", f"{min(both) - min(lower):.0f}", f"{upper / (min(both) - min(lower)):.0f}"))
-    lines.append(row("second layer, gradient by the filters", spread(filters, 0), f"{upper / min(filters):.0f}"))
-    lines.append(row("second layer, gradient by its input", spread(back, 0), f"{upper / min(back):.0f}"))
-    per_cell = [value / CELLS / STEPS for value in whole]
-    rate = 2e-3 * BATCH * spec.multiply_adds() / min(per_cell)
-    lines.append(row("a step as it is trained", spread(per_cell, 0), f"{rate:.0f}"))
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--inputs", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--cnn", action="store_true", help="the parts of a CNN too")
     given = parser.parse_args()
     torch.set_num_threads(1)
     print(table(given.width, given.inputs, given.rounds))
-    if given.cnn:
-        print("\n" + cnn_table(given.rounds))
 
 
 if __name__ == "__main__":
