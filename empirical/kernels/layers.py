@@ -24,7 +24,6 @@ from empirical.kernels.products import apart, multiply_each, multiply_several, t
 from empirical.kernels.tiles import ADD, FIRST, NEXT, STORE
 
 AT, CHANNELS, SIDE, BORDER = range(4)
-GRID_FIELDS = 4
 
 
 @compiled()

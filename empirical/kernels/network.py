@@ -222,7 +222,7 @@ def read_out(weights, at, row, width, outputs, pooled, examples, counted, out): 
 
 @compiled()
 def room(grids, examples):  # type: ignore[no-untyped-def]
-    """Numbers in all grids, and in the largest one with its examples first and a row of a kernel behind it."""
+    """Numbers in all grids."""
     total = 0
     for grid in grids:
         total = max(total, grid[AT] + (grid[SIDE] + 2 * grid[BORDER]) ** 2 * grid[CHANNELS])
@@ -246,7 +246,7 @@ def train(  # type: ignore[no-untyped-def]
         seed_of: which seed each cell has, ``(cells,)``.
         table: the layers, ``(instructions, fields of an Instruction)``.
         factors: what the products of each instruction are multiplied with.
-        grids: ``(grids, GRID_FIELDS)``; the mean over pixels is of the last.
+        grids: as the head of ``layers`` says, ``(grids, 4)``.
         places: where the tensors lie among the weights of a cell, and how many weights it has; the readout is the last.
         rows: length of a row of each tensor.
         sizes: numbers of a patch, outputs, examples of a batch, grid that is averaged.

@@ -35,9 +35,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from empirical.models import fused
 from empirical.models.activations import activation
 from empirical.models.cnn_views import ShiftedCells
+from empirical.models.feed_forward import FeedForward
 from empirical.models.fused_network import Blueprint, FusedNetwork, FusedNetworkStack, kernel_patches
 from empirical.models.module import ModuleStack
 from empirical.models.stack import Placement, StepwiseStack
@@ -46,7 +46,7 @@ from theory.errors import InputError, one_of, positive_integer
 
 
 @dataclass(frozen=True)
-class CNN:
+class CNN(FeedForward):
     """Specification of a bias-free convolutional network with a global average pool.
 
     Attributes:
@@ -114,14 +114,6 @@ class CNN:
             out.append(weight if layer == len(self.strides) else weight.view(scale.fan_out, -1, 3, 3))
         return out
 
-    def parameter_count(self) -> int:
-        """Number of weights of one network.
-
-        Returns:
-            The number.
-        """
-        return sum(scale.fan_in * scale.fan_out for scale in self.layers)
-
     def multiply_adds(self) -> int:
         """Multiply–add pairs of one training step of one cell for each example, centring left out.
 
@@ -149,29 +141,6 @@ class CNN:
             A module of effective weights, float64.
         """
         return CNNModule(self.initial_weights(seed), self.strides, self.activation)
-
-    def rates(self, normalized: bool = False) -> dict[str, float]:
-        """Width multiplier of η for each weight of ``module``, by name.
-
-        Args:
-            normalized: for optimizers that take every weight equally far.
-
-        Returns:
-            One entry a weight layer, input first.
-        """
-        chosen = [s.normalized_learning_rate if normalized else s.learning_rate for s in self.layers]
-        return {f"layers.{layer}": rate for layer, rate in enumerate(chosen)}
-
-    def trains_cell_by_cell(self, device: torch.device) -> bool:
-        """Whether the stack is a fused one; see ``stack.CellByCell``.
-
-        Args:
-            device: where it is to live.
-
-        Returns:
-            True for ReLU networks on most CPUs.
-        """
-        return self.activation == "relu" and fused.can_train(device)
 
     def drawn(self) -> FusedNetwork:
         """The layers for the compiled loops, those of ReLU networks."""

@@ -25,15 +25,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from empirical.models import fused
 from empirical.models.activations import activation
+from empirical.models.feed_forward import FeedForward
 from empirical.models.fused_mlp import FusedMLPStack
 from empirical.models.stack import Placement
 from empirical.parametrization import LayerScale, mup_layers
 
 
 @dataclass(frozen=True)
-class MLP:
+class MLP(FeedForward):
     """Specification of a bias-free MLP.
 
     Attributes:
@@ -74,14 +74,6 @@ class MLP:
             for scale, draw in zip(self.layers, draws, strict=True)
         ]
 
-    def parameter_count(self) -> int:
-        """Number of weights of one network.
-
-        Returns:
-            The number.
-        """
-        return sum(scale.fan_in * scale.fan_out for scale in self.layers)
-
     @property
     def example_shape(self) -> tuple[int, ...]:
         """Shape of one example."""
@@ -97,29 +89,6 @@ class MLP:
             A module of effective weights, float64.
         """
         return MLPModule(self.initial_weights(seed), self.activation)
-
-    def rates(self, normalized: bool = False) -> dict[str, float]:
-        """Width multiplier of η for each weight of ``module``, by name.
-
-        Args:
-            normalized: for optimizers that take every weight equally far.
-
-        Returns:
-            One entry a weight layer, input first.
-        """
-        chosen = [s.normalized_learning_rate if normalized else s.learning_rate for s in self.layers]
-        return {f"layers.{layer}": rate for layer, rate in enumerate(chosen)}
-
-    def trains_cell_by_cell(self, device: torch.device) -> bool:
-        """Whether the stack is a fused one; see ``stack.CellByCell``.
-
-        Args:
-            device: where it is to live.
-
-        Returns:
-            True for ReLU networks on most CPUs.
-        """
-        return self.activation == "relu" and fused.can_train(device)
 
     def stack(self, placement: Placement) -> MLPStack | FusedMLPStack:
         """Networks at their θ₀."""
