@@ -181,6 +181,7 @@ CHAPTERS = {
     "conserved": "Conserved quantities",
     "euler_degree": "The Euler degree",
     "degree_law": "The Euler-degree law",
+    "residual": "Residual toys: terms of several degrees",
 }
 
 

@@ -140,6 +140,13 @@ def euler_degree(networks: Networks, sample: Sample) -> NDArray[np.float64]:
     return np.asarray(measured(networks, sample.x), dtype=np.float64)
 
 
+def ray_exponent(networks: Networks, sample: Sample) -> NDArray[np.float64]:
+    """Local exponent of 2/λ in γ along the ray through the weights, shape ``(cells,)``."""
+    from empirical.measure.ray import ray_exponent as measured
+
+    return measured(networks, sample.x, sample.y, loss=sample.config.loss, tolerance=SHARPNESS_TOLERANCE)
+
+
 def alignment(networks: Networks, sample: Sample) -> NDArray[np.float64]:
     """Kernel–target alignment of the last layer's representations, shape ``(cells,)``."""
     from empirical.measure.kernels import kernel_target_alignment, last_layer_kernel
@@ -177,6 +184,7 @@ MEASURES: dict[str, Callable[[Networks, Sample], NDArray[np.float64]]] = {
     "eigenvalues": eigenvalues,
     "sharpness": sharpness,
     "euler_degree": euler_degree,
+    "ray_exponent": ray_exponent,
     "gauss_newton": gauss_newton,
     "alignment": alignment,
     "centred_alignment": centred_alignment,
