@@ -62,7 +62,7 @@ class Curvature:
             output = networks.output(x)
         self.finite = output.isfinite().flatten(1).all(1)
         for moved in networks.displacement.values():
-            self.finite &= moved.isfinite().flatten(1).all(1)
+            self.finite &= moved.isfinite().reshape(len(moved), -1).all(1)  # a parameter may be one number
         self.roots = [float(networks.rates[name]) ** 0.5 for name in self.names]
         self._bend = _bend(output, loss, self.scale / gamma.square() / len(x), dtype)
         residual = (output if loss == "mse" else output.softmax(2)) - y.to(output)
@@ -113,7 +113,7 @@ class Curvature:
             (change,) = self._back(self._gradient, [self._cotangent], parts)
             images = self._back([self._raw], self._weights, [self._bend(change)])
         for place, image, root in zip(out.split(self.sizes, 1), images, self.roots, strict=True):
-            torch.mul(image.flatten(1), root, out=place)
+            torch.mul(image.reshape(len(image), -1), root, out=place)
 
     @staticmethod
     def _back(outputs: list[Tensor] | tuple[Tensor, ...], inputs: list[Tensor], along: list[Tensor]) -> list[Tensor]:

@@ -5,8 +5,10 @@ for their size: θ → sθ, with γ → s^D γ, so that f = F/γ stays what it i
 
     d ln(1/λ) / d ln γ = −(1/D) d ln λ / d ln s,
 
-λ the largest eigenvalue of the Hessian of the loss in the metric of the update. A network of one degree has 2/D. With
-several terms it is another number: D weighs them by what they give to the output, λ by their gradients.
+λ the largest eigenvalue of the Gauss–Newton matrix of the loss in the metric of the update: the Hessian without what
+residuals add, which would not stay what they are (F₀ does not scale, nor have all outputs one degree). A network of one
+degree has 2/D. With several terms it is another number: D weighs them by what they give to the output, λ by their
+gradients.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ def ray_exponent(
     logarithms = []
     for sign in (-1, 1):
         there = scaled(networks, float(np.exp(sign * STEP)), np.nan_to_num(degree))
-        found = top_eigenvalues(there, x, y, 1, loss=loss, tolerance=tolerance, keep_vectors=False)
+        found = top_eigenvalues(
+            there, x, y, 1, loss=loss, curvature="gauss-newton", tolerance=tolerance, keep_vectors=False
+        )
         values = torch.where(found.converged & (found.values[:, 0] > 0), found.values[:, 0], torch.nan)
         logarithms.append(np.log(values.cpu().numpy()))
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,0 +1,91 @@
+"""Asks whether networks of larger γ lie on the ray through those of smaller γ.
+
+``python -m empirical.campaign.rays FOLDER [ENTRY …]``
+
+Trains again the cells of a campaign whose degree was measured (``degrees.csv``), and measures at the end of training
+the exponent that 2/λ would have in γ if the final weights only changed in size (``measure.ray``). Beside it stand 2/D,
+of the same cells, and the slope that 2/λ does have from γ to γ. ``FOLDER/rays.csv`` gets a row a cell.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from empirical.campaign.degree import EXAMPLES
+from empirical.campaign.refit import refit
+from empirical.observe import Measurements, observe
+from simulate import fit_power_law
+
+LEARNED = ("trained", "catapult")
+
+
+def rays(folder: Path | str, entries: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Measure the exponent along the ray of each cell that learned in a rich unit.
+
+    Args:
+        folder: of a campaign, with its ``manifest.json``, ``boundaries.csv`` and ``degrees.csv``.
+        entries: names of entries; all when empty.
+
+    Returns:
+        One row a cell: ``entry, steps, gamma, eta, seed, degree, sharpness, ray_exponent``, all measured here.
+
+    Raises:
+        InputError: as ``refit`` does.
+    """
+    folder, parts = Path(folder), []
+    table = pd.read_csv(io.StringIO((folder / "degrees.csv").read_text(encoding="utf-8")))
+    for unit in refit(folder).done:
+        plan = unit.plan
+        if plan.unit.regime != "rich" or (entries and plan.unit.entry.name not in entries):
+            continue
+        mine = table[table["entry"].eq(plan.unit.entry.name) & table["steps"].eq(plan.unit.steps)]
+        mine = mine[mine["step"].eq(plan.unit.steps) & mine["regime"].eq("rich") & mine["outcome"].isin(LEARNED)]
+        if mine.empty:
+            continue
+        names = ("euler_degree", "sharpness", "ray_exponent")
+        wanted = tuple((name, (plan.config.steps,)) for name in names)
+        what = Measurements(wanted, examples=EXAMPLES, sample="fresh", eigenvalues=1)
+        columns: dict[str, Any] = {name: mine[name].to_numpy() for name in ("gamma", "eta", "seed")}
+        found = observe(plan.config, measurements=what, **columns)
+        measured = {
+            new: found.measured[name][:, 0]
+            for new, name in zip(("degree", "sharpness", "ray_exponent"), names, strict=True)
+        }
+        parts.append(pd.DataFrame({"entry": plan.unit.entry.name, "steps": plan.unit.steps, **columns, **measured}))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Put the exponents of each unit side by side.
+
+    Args:
+        table: as ``rays`` makes it.
+
+    Returns:
+        One row a unit: means over γ of the medians over seeds of ``two_over_degree`` and ``ray_exponent``; the slope of
+        2/λ over γ and its half-width, ``slope`` and ``half_width``.
+    """
+    out = []
+    for (entry, steps), cells in table.groupby(["entry", "steps"], sort=False):
+        good = cells[np.isfinite(cells["ray_exponent"]) & (cells["sharpness"] > 0) & (cells["degree"] > 0)]
+        middle = good.groupby("gamma")[["degree", "ray_exponent"]].median()
+        fit = fit_power_law(good["gamma"], 2 / good["sharpness"], seed=good["seed"])
+        out.append({
+            "entry": entry, "steps": steps, "gammas": len(middle), "two_over_degree": (2 / middle["degree"]).mean(),
+            "ray_exponent": middle["ray_exponent"].mean(), "slope": fit.exponent,
+            "half_width": (fit.interval[1] - fit.interval[0]) / 2,
+        })  # fmt: skip
+    return pd.DataFrame(out)
+
+
+if __name__ == "__main__":
+    at = Path(sys.argv[1])
+    made = rays(at, tuple(sys.argv[2:]))
+    made.to_csv(at / "rays.csv", index=False, float_format="%.6g")
+    print(summary(made).to_string(index=False, float_format="%.3f"))
