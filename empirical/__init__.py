@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from empirical.measure.linearized import kernel_regression, train_linearized
     from empirical.measure.modules import networks_of
+    from empirical.measure.ray import ray_exponent
     from empirical.measure.record import Measurement, Recorder, load_record, recorded_steps
     from empirical.measure.weights import (
         balance_matrices,
@@ -54,6 +55,7 @@ _LATER = {
     ],
     "measure.linearized": ["kernel_regression", "train_linearized"],
     "measure.modules": ["networks_of"],
+    "measure.ray": ["ray_exponent"],
     "measure.record": ["Measurement", "Recorder", "load_record", "recorded_steps"],
     "measure.weights": [
         "balance_matrices", "distance_by_layer", "distance_from_start", "layer_balance", "layer_norms",
@@ -101,6 +103,7 @@ __all__ = [
     "neuron_balance",
     "ntk",
     "output_agreement",
+    "ray_exponent",
     "recorded_steps",
     "representations",
     "rescale",
