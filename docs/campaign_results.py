@@ -6,6 +6,7 @@ Every number of the page is computed here from paper_figures/results; the text a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from paper_figures.claims.tables import FIT, HELD_OUT, RESULTS, committed_tables
 from simulate import BoundaryPoints, ScalingFit
 
 DOCS = Path(__file__).parent
-NAMES = {"eta_crit": "η_crit", "eta_fail": "η_fail", "eta_max": "η_max"}
+NAMES = {"eta_min": "η_min", "eta_crit": "η_crit", "eta_fail": "η_fail", "eta_max": "η_max", "eta_star": "η*"}
+UPPER = ("eta_crit", "eta_fail", "eta_max")
+WHAT = {"η_crit, η_fail, η_max": UPPER, "η_min": ("eta_min",), "η*": ("eta_star",)}
 LAWS = {"euler_degree": "2/D measured", "euler_degree_drift": "… with drift", "large_weights": "2/D of large weights"}
 MARKS = {"consistent": "consistent", "inconsistent": "**inconsistent**", "undetermined": "undetermined"}
 KEYS = ["entry", "steps", "boundary", "regime", "predicted_by"]
@@ -34,15 +37,18 @@ def slope(row: pd.Series) -> str:
     return f"{row.fitted:.3f} ± {(row.ci_high - row.ci_low) / 2:.3f}"
 
 
-def homogeneous(rows: pd.DataFrame) -> str:
-    """MLPs and CNNs against the toy's exact law at their depth."""
-    chosen = rows[(rows.predicted_by == "depth") & rows.arch.isin(["mlp", "cnn"]) & (rows.optimizer == "gd")]
+ARCHITECTURES = {"mlp": "MLP", "cnn": "CNN", "resnet": "ResNet", "vit": "ViT"}
+
+
+def against_the_toy(rows: pd.DataFrame, architectures: Sequence[str]) -> str:
+    """Networks against the toy's exact law at their depth."""
+    chosen = rows[(rows.predicted_by == "depth") & rows.arch.isin(architectures) & (rows.optimizer == "gd")]
     chosen = chosen[chosen.boundary.isin(NAMES)].sort_values(
         ["regime", "arch", "depth", "variant", "loss", "boundary"], kind="stable"
     )
     out = []
     for row in chosen.itertuples():
-        who = f"{row.arch.upper()}, L = {row.depth}, {row.variant.removeprefix('relu, ')}"
+        who = f"{ARCHITECTURES[row.arch]}, L = {row.depth}, {row.variant.removeprefix('relu, ')}"
         window = f"{row.gamma_low:.3g} … {row.gamma_high:.3g}"
         out.append((
             who, row.loss, NAMES[row.boundary], row.regime, f"{row.predicted:.3f}", f"{row.predicted_window:.3f}",
@@ -76,7 +82,7 @@ def residual(rows: pd.DataFrame) -> str:
         cells = [f"{by[law].predicted_window:.3f}: {MARKS[by[law].verdict]}" if law in by else "–" for law in LAWS]
         degree = group["degree"].dropna()
         out.append((
-            {"resnet": "ResNet", "vit": "ViT"}[key[0]] + f", {key[1]}", key[3], NAMES[key[4]], f"{first.steps:g}",
+            f"{ARCHITECTURES[key[0]]}, {key[1]}", key[3], NAMES[key[4]], f"{first.steps:g}",
             f"{degree.iloc[0]:.2f}" if len(degree) else "–", inverse(first), slope(first), *cells, left(first),
             f"{first.gamma_low:.3g} … {first.gamma_high:.3g}", first.campaign,
         ))  # fmt: skip
@@ -111,7 +117,7 @@ def held_out() -> tuple[str, int, int]:
         tables = [pd.read_csv(folder / "exponents.csv") for folder in (first, again)]
         both = tables[0].merge(tables[1], on=KEYS, suffixes=("", "_again"))
         pooled = _pooled(first, again)
-        chosen = both[both.predicted_by.isin(SEEDS_AGAIN) & both.boundary.isin(NAMES)]
+        chosen = both[both.predicted_by.isin(SEEDS_AGAIN) & both.boundary.isin(UPPER)]
         for row in chosen.itertuples():
             known = "undetermined" not in {row.verdict, row.verdict_again}
             decided, same = decided + known, same + (known and row.verdict == row.verdict_again)
@@ -176,14 +182,14 @@ def summary(rows: pd.DataFrame) -> str:
         ("lazy", "depth", "exact law"), ("rich", "depth", "exact law"),
         *(("rich", law, words) for law, words in LAWS.items()),
     ):  # fmt: skip
-        for kind, arches in kinds.items():
+        for (kind, arches), (what, boundaries) in product(kinds.items(), WHAT.items()):
             mine = rows[(rows.regime == regime) & (rows.predicted_by == law) & rows.arch.isin(arches)]
-            mine = mine[mine.boundary.isin(NAMES) & (mine.optimizer == "gd")]
+            mine = mine[mine.boundary.isin(boundaries) & (mine.optimizer == "gd")]
             if not len(mine) or (kind == "MLPs and CNNs" and law != "depth"):
                 continue
             counts = mine.verdict.value_counts()
-            out.append((kind, regime, words, *(int(counts.get(v, 0)) for v in MARKS)))
-    return table(("networks", "regime", "held against", *MARKS), out)
+            out.append((kind, regime, what, words, *(int(counts.get(v, 0)) for v in MARKS)))
+    return table(("networks", "regime", "boundaries", "held against", *MARKS), out)
 
 
 def main() -> None:
@@ -201,7 +207,10 @@ the longest budget is shown.
 {summary(rows)}
 ## MLPs and CNNs
 
-{homogeneous(rows)}
+{against_the_toy(rows, ["mlp", "cnn"])}
+## ResNets and vision transformers, lazy
+
+{against_the_toy(rows, ["resnet", "vit"])}
 ## ResNets and vision transformers, rich
 
 Each fitted slope beside three predictions: 2/D over the window, with D measured 1.5 times below the boundary and
