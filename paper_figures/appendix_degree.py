@@ -23,7 +23,8 @@ CAPTION = """\
 **Slope against 2/D.** Fitted rich exponents of the upper boundary (η_fail for squared error, η_max for cross-entropy)
 of the networks of the campaigns, with 95 % intervals, against 2/D, with D the Euler degree measured on trained
 networks; filled: squared error, open: cross-entropy; faint: intervals too wide for a verdict; marks that
-would hide each other stand side by side. Dashed: slope = 2/D, nothing is fitted to it. Share of kinds of
+would hide each other stand side by side; of many networks those with degrees above two are drawn once more, larger.
+Dashed: slope = 2/D, nothing is fitted to it. Share of kinds of
 networks all of whose determined fits are consistent: {{ m("euler-degree-kinds") }}; of fits:
 {{ m("euler-degree") }}.\
 """
@@ -31,6 +32,10 @@ APART = 0.008
 """Distance of marks along 2/D that would hide each other."""
 
 ARCHES = {"mlp": ("o", "MLP"), "cnn": ("s", "CNN"), "resnet": ("D", "ResNet"), "vit": ("^", "ViT")}
+
+
+MANY, CROWDED = 20, (0.15, 0.9)
+"""Fits from which on slopes of degrees above two are drawn once more, and the slopes that are."""
 
 
 def degree_rows(tables: pd.DataFrame) -> pd.DataFrame:
@@ -160,15 +165,24 @@ def figure(tables: pd.DataFrame) -> Figure:
         tables: rows of ``exponents.csv``.
 
     Returns:
-        Slopes against 2/D, and their deviations.
+        Slopes against 2/D, those of degrees above two once more, larger, and the deviations of all.
     """
     rows = degree_rows(tables)
     with house_style():
         height = max(4.4, 0.19 * len(rows) + 0.9)
-        fig, axes = plt.subplots(1, 2, figsize=(10.4, height), layout="constrained", width_ratios=(1.2, 1))
+        fig = plt.figure(figsize=(10.4, height), layout="constrained")
+        if len(rows) > MANY:
+            by = fig.subplot_mosaic("ab;cb", width_ratios=(1.1, 1))
+            draw_degrees(by["c"], rows)
+            by["c"].set(xlim=CROWDED, ylim=CROWDED)
+            panel(by["c"], "c", "the same, degrees above two")
+        else:
+            by = fig.subplot_mosaic("ab", width_ratios=(1.1, 1))
+        for name in by.keys() - {"b"}:
+            by[name].set_box_aspect(1)
+            by[name].set_anchor("NE")
+        axes = (by["a"], by["b"])
         draw_degrees(axes[0], rows)
-        axes[0].set_box_aspect(1)
-        axes[0].set_anchor("N")
         panel(axes[0], "a", "rich slope of the upper boundary")
         axes[0].legend(handles=degree_keys(rows), loc="upper left")
         ordered = rows.sort_values(["degree", "arch", "loss"]).reset_index(drop=True)
