@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
@@ -170,17 +171,20 @@ def figure(tables: pd.DataFrame) -> Figure:
     rows = degree_rows(tables)
     with house_style():
         height = max(4.4, 0.19 * len(rows) + 0.9)
-        fig = plt.figure(figsize=(10.4, height), layout="constrained")
         if len(rows) > MANY:
+            # room for labels at the left: boxes of a fixed shape leave none
+            room = ConstrainedLayoutEngine(rect=(0.02, 0, 0.98, 1))
+            fig = plt.figure(figsize=(10.4, height), layout=room)
             by = fig.subplot_mosaic("ab;cb", width_ratios=(1.1, 1))
             draw_degrees(by["c"], rows)
             by["c"].set(xlim=CROWDED, ylim=CROWDED)
             panel(by["c"], "c", "the same, degrees above two")
         else:
-            by = fig.subplot_mosaic("ab", width_ratios=(1.1, 1))
+            fig = plt.figure(figsize=(10.4, height), layout="constrained")
+            by = fig.subplot_mosaic("ab", width_ratios=(1.2, 1))
         for name in by.keys() - {"b"}:
             by[name].set_box_aspect(1)
-            by[name].set_anchor("NE")
+            by[name].set_anchor("N")
         axes = (by["a"], by["b"])
         draw_degrees(axes[0], rows)
         panel(axes[0], "a", "rich slope of the upper boundary")
