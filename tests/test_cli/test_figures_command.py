@@ -94,7 +94,8 @@ def test_everything_is_written(drawn):
     lacking = ledger[ledger["detail"].fillna("").str.startswith("not computed")]
     assert all(name.startswith("appendix-") for name in lacking["figure"])
     of_campaigns = ledger[ledger["id"].str.startswith(("everywhere-", "euler-degree"))]
-    assert of_campaigns["detail"].str.contains(r"from .*\bcpu(?:-\w+)? \(T = \d+").all()  # each names campaigns and budgets
+    # each names campaigns and budgets
+    assert of_campaigns["detail"].str.contains(r"from .*\bcpu(?:-\w+)? \(T = \d+").all()
     assert "{{" not in (folder / "fig3.md").read_text()
 
 
