@@ -41,6 +41,9 @@ class FusedCells(ABC):
         held_apart: whether it is θ − θ₀ that moves.
     """
 
+    can_die = True
+    """Whether F = 0 on a whole batch says that no gradient is left."""
+
     def __init__(
         self,
         starts: Sequence[Sequence[Tensor]],
@@ -167,6 +170,8 @@ class FusedCells(ABC):
             ),
         )
         self.steps_done += steps
+        if not self.can_die:
+            told[2] = 0.0
         return told, hits
 
     @abstractmethod

@@ -19,7 +19,7 @@ from empirical.kernels import elementwise, network
 from empirical.kernels.network import Instruction
 from empirical.kernels.tiles import ADD, RELU, STORE, lanes, widest
 from empirical.models.fused import FusedCells
-from empirical.models.stack import Lesson, Placement
+from empirical.models.stack import Placement
 
 COLUMN_BYTES = 8e6
 """Numbers of all layers of a network and as many derivatives: a batch that has more goes through the layers in parts.
@@ -235,6 +235,7 @@ class FusedNetworkStack(FusedCells):
         flat = [[_channel_innermost(weights[name]) for name in drawn.shapes] for weights in starts]
         super().__init__(flat, rates, placement, placement.inner_dtype, held_apart=True)
         self.outer_dtype, self.drawn, blueprint = placement.dtype, drawn, drawn.blueprint
+        self.can_die = drawn.can_die
         self.layers = (
             blueprint.table(drawn.top),
             np.array(blueprint.factors),
@@ -273,24 +274,6 @@ class FusedNetworkStack(FusedCells):
     def _first(self) -> int:
         """Which tensor reads the patches."""
         return int(self.drawn.blueprint.instructions[0].tensor)
-
-    def train(
-        self, inputs: Sequence[Tensor], targets: Sequence[Tensor], lesson: Lesson
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Train all cells on some batches; see ``FusedCells.train``.
-
-        Args:
-            inputs: of each seed, ``(steps, batch, input_dim)``.
-            targets: of each seed, ``(steps, classes, batch)``.
-            lesson: loss and schedule.
-
-        Returns:
-            What ``FusedCells.train`` returns; no cell is inactive where the architecture cannot die.
-        """
-        told, hits = super().train(inputs, targets, lesson)
-        if not self.drawn.can_die:
-            told[2] = 0.0
-        return told, hits
 
     def run_loops(self, codes: tuple[int, int], batches: tuple[Tensor, Tensor], common: tuple[Any, ...]) -> None:
         """Call the loops that train; see ``FusedCells.run_loops``.
