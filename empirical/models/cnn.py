@@ -149,7 +149,9 @@ class CNN(FeedForward):
         h = layers.embed("layers.0", self.width, side, rectified=True)
         for layer, stride in enumerate(self.strides[1:], 1):
             h = layers.convolve(f"layers.{layer}", h, self.width, kernel=3, stride=stride, rectified=True)
-        shapes = {f"layers.{layer}": tuple(weight.shape) for layer, weight in enumerate(self.initial_weights(0))}
+        *filters, readout = self.layers
+        sizes = [*((scale.fan_out, scale.fan_in // 9, 3, 3) for scale in filters), (readout.fan_out, readout.fan_in)]
+        shapes = {f"layers.{layer}": size for layer, size in enumerate(sizes)}
         return FusedNetwork(layers, h, kernel_patches(self.strides[0]), self.example_shape, shapes, can_die=True)
 
     def stack(self, placement: Placement) -> StepwiseStack | FusedNetworkStack:
