@@ -31,7 +31,6 @@ from empirical.kernels.elementwise import (
     zeros,
 )
 from empirical.kernels.layers import (
-    AT,
     BORDER,
     CHANNELS,
     SIDE,
@@ -221,15 +220,6 @@ def read_out(weights, at, row, width, outputs, pooled, examples, counted, out): 
 
 
 @compiled()
-def room(grids, examples):  # type: ignore[no-untyped-def]
-    """Numbers in all grids."""
-    total = 0
-    for grid in grids:
-        total = max(total, grid[AT] + (grid[SIDE] + 2 * grid[BORDER]) ** 2 * grid[CHANNELS])
-    return total * examples
-
-
-@compiled()
 def train(  # type: ignore[no-untyped-def]
     weights, start, displacement, first, second, seed_of, table, factors, grids, places, rows, sizes, epsilon, loss,
     kind, patches, turned_patches, y, entropy, rates, steps_before, output_scale, inverse_gamma, eta, beta, decay,
@@ -249,7 +239,7 @@ def train(  # type: ignore[no-untyped-def]
         grids: as the head of ``layers`` says, ``(grids, 4)``.
         places: where the tensors lie among the weights of a cell, and how many weights it has; the readout is the last.
         rows: length of a row of each tensor.
-        sizes: numbers of a patch, outputs, examples of a batch, grid that is averaged.
+        sizes: numbers of a patch, outputs, examples of a batch, grid that is averaged, numbers an example in all grids.
         epsilon: ε of the norms.
         loss: a code of ``elementwise``.
         kind: of the optimizer, likewise.
@@ -271,7 +261,7 @@ def train(  # type: ignore[no-untyped-def]
     depth, outputs, batch, top = sizes[0], sizes[1], sizes[2], grids[sizes[3]]
     steps, seeds, columns, _, examples = y.shape
     total, one, width, read, readout = places[-1], weights.dtype.type(1), top[CHANNELS], places[-2], rows[-1]
-    acts, slopes = zeros(room(grids, examples), weights), zeros(room(grids, examples), weights)
+    acts, slopes = zeros(sizes[4] * examples, weights), zeros(sizes[4] * examples, weights)
     most, least = 0, 0
     for i in range(len(table)):
         source, target = grids[table[i, SOURCE]], grids[table[i, TARGET]]
@@ -364,7 +354,7 @@ def outputs_of(  # type: ignore[no-untyped-def]
     depth, outputs, top, total = sizes[0], sizes[1], grids[sizes[3]], places[-1]
     seeds, columns, patch_size = patches.shape
     examples, flat, target_size = out.shape[3], patches.reshape(-1), outputs * out.shape[3]
-    acts, scratch = zeros(room(grids, examples), weights), zeros(3 * examples, weights)
+    acts, scratch = zeros(sizes[4] * examples, weights), zeros(3 * examples, weights)
     pooled, here = zeros(top[CHANNELS] * examples, weights), zeros(target_size, weights)
     origins = zeros(seeds * columns * target_size, weights)
     for which in range((seeds + seed_of.size) * columns):

@@ -268,7 +268,10 @@ class FusedNetworkStack(FusedCells):
         return self._in_columns(patches.flatten(-2)).unflatten(-1, patches.shape[-2:])
 
     def _sizes(self, batch: int) -> NDArray[np.int64]:
-        return np.array([self.shapes[self._first][1], self.shapes[-1][0], batch, self.drawn.top])
+        drawn = self.drawn
+        return np.array([
+            self.shapes[self._first][1], self.shapes[-1][0], batch, drawn.top, drawn.blueprint.numbers
+        ])  # fmt: skip
 
     @property
     def _first(self) -> int:

@@ -18,7 +18,7 @@ from common import microseconds, row, spread
 
 from empirical.kernels import network
 from empirical.kernels.elementwise import zeros
-from empirical.kernels.layers import AT, BORDER, CHANNELS, SIDE
+from empirical.kernels.layers import CHANNELS, SIDE
 from empirical.models import CNN, ResNet, ViT
 from empirical.models.fused_network import FusedNetworkStack
 from empirical.models.stack import Lesson, Placement
@@ -63,7 +63,7 @@ def table(name: str, dtype: torch.dtype, rounds: int) -> str:
         out[:] = draw.standard_normal(count)
         return out
 
-    total = max(grid[AT] + (grid[SIDE] + 2 * grid[BORDER]) ** 2 * grid[CHANNELS] for grid in grids) * batch
+    total = stack.drawn.blueprint.numbers * batch
     acts, slopes, gradient, scratch = numbers(total), numbers(total), numbers(start.size), numbers(3 * batch)
     first = lines_of[0]
     patch, pixels = stack.shapes[first[network.TENSOR]][1], grids[first[network.TARGET]][SIDE] ** 2
