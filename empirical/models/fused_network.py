@@ -128,20 +128,51 @@ class Blueprint:
         )
 
     def rectify(self, source: int) -> int:
-        """max(·, 0)."""
+        """Rectified numbers, max(·, 0).
+
+        Args:
+            source: grid that it reads.
+
+        Returns:
+            Number of the grid.
+        """
         return self._write(network.RECTIFY, self._like(source), source=source)
 
     def gelu(self, source: int) -> int:
-        """Gaussian units h Φ(h); the source, which nothing else may read, is used up."""
+        """Gaussian units h Φ(h).
+
+        Args:
+            source: grid that it reads and uses up; nothing else may read it.
+
+        Returns:
+            Number of the grid.
+        """
         return self._write(network.GELU, self._like(source), source=source)
 
     def normalize(self, source: int) -> int:
-        """LayerNorm over channels, without gain."""
+        """LayerNorm over the channels of each pixel, without gain.
+
+        Args:
+            source: grid that it reads.
+
+        Returns:
+            Number of the grid.
+        """
         kept = self._grid(1, self.grids[source][2])
         return self._write(network.NORMALIZE, self._like(source), source=source, kept=kept)
 
     def attend(self, queries: int, keys: int, values: int, heads: int) -> int:
-        """Attention of all pixels to all, scores divided by the features of a head."""
+        """Attention of all pixels to all, scores divided by the features of a head.
+
+        Args:
+            queries: grid of them, without a border.
+            keys: likewise.
+            values: likewise.
+            heads: a divisor of the channels.
+
+        Returns:
+            Number of the grid.
+        """
         side = self.grids[queries][2]
         kept = self._grid(heads * side**2, side)
         return self._write(
