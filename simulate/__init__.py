@@ -11,9 +11,11 @@ from simulate.flows.matrix import matrix_flow
 from simulate.gradient_descent import run_gradient_descent
 from simulate.gradient_flow import gradient_flow, two_layer_flow
 from simulate.maps.noise import Noise
+from simulate.maps.residual import ResidualRuns, ResidualStages, run_residual
 from simulate.maps.unbalanced import descend_unbalanced, run_unbalanced
 from simulate.outcomes import OUTCOME_NAMES, CellResults, Outcome, Thresholds, classify
 from simulate.portrait import PhasePortrait, check_grid, phase_portrait
+from simulate.residual import ResidualTrace, trace_residual
 from simulate.scaling import ScalingFit, fit_power_law
 from simulate.staircase import Staircase, mode_staircase
 from simulate.toy import Apex, find_apex, trace_toy
@@ -30,6 +32,9 @@ __all__ = [
     "Noise",
     "Outcome",
     "PhasePortrait",
+    "ResidualRuns",
+    "ResidualStages",
+    "ResidualTrace",
     "ScalingFit",
     "Staircase",
     "TauCollapse",
@@ -49,9 +54,11 @@ __all__ = [
     "mode_staircase",
     "phase_portrait",
     "run_gradient_descent",
+    "run_residual",
     "run_unbalanced",
     "tau_collapse",
     "trace_boundaries",
+    "trace_residual",
     "trace_toy",
     "two_layer_descent",
     "two_layer_flow",

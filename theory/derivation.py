@@ -182,6 +182,7 @@ CHAPTERS = {
     "euler_degree": "The Euler degree",
     "degree_law": "The Euler-degree law",
     "residual": "Residual toys: terms of several degrees",
+    "residual_stages": "A residual toy with two stages",
 }
 
 

@@ -27,12 +27,10 @@ from empirical.ensemble import log_spaced_steps
 from empirical.observe import Measurements, observe
 from empirical.sweep import Sweep
 from simulate import BoundaryPoints, Outcome, ScalingFit, fit_power_law, trace_boundaries
+from simulate.residual import BELOW_CRIT
 
 PILOT_RESOLUTION = 0.27
 """Decades: half of the first scan's spacing. Enough to know a learning rate that trains, too little for a slope."""
-
-BELOW_CRIT = 1.5
-"""The cells whose degree is measured train at the lower end of the rough bracket over this."""
 
 SETTLED = 0.05
 """A degree has settled where it is within this share of its last value."""
