@@ -418,12 +418,12 @@ class Figures:
     """Which figures: main (fig1 … fig5), appendix, all (both), or by name: fig1, fig2, fig3, fig4, fig5,
     appendix-portraits, appendix-depth, appendix-budgets, appendix-spectra, appendix-catapults, appendix-silent,
     appendix-agreement, appendix-kernels, appendix-consistency, appendix-collapse, appendix-sizes, appendix-optimizers,
-    appendix-degree."""
+    appendix-degree, appendix-edge."""
     scale: Literal["quick", "full"] = "quick"
     """quick: minutes on two cores. full: wider, longer, more seeds; for a GPU, or a night."""
     campaign: Path | None = None
-    """Folder of campaigns (exponents.csv in it or below it) that appendix-degree and claims about every architecture
-    are drawn from; the committed ones when not given."""
+    """Folder of campaigns (exponents.csv, degrees.csv in it or below it) that appendix-degree, appendix-edge and claims
+    about every architecture are drawn from; the committed ones when not given."""
     first_seed: int = 0
     """Seed of the first networks and data; another one repeats everything on unseen ones."""
     device: str = "cpu"

@@ -10,6 +10,7 @@ from paper_figures import (
     appendix_consistency,
     appendix_degree,
     appendix_depth,
+    appendix_edge,
     appendix_kernels,
     appendix_optimizers,
     appendix_portraits,
@@ -77,6 +78,10 @@ APPENDIX: dict[str, PaperFigure] = {
         PaperFigure(
             appendix_degree.NAME, appendix_degree.TITLE, ("tables",), (),
             lambda d: appendix_degree.figure(d["tables"]), appendix_degree.CAPTION,
+        ),
+        PaperFigure(
+            appendix_edge.NAME, appendix_edge.TITLE, ("degrees",), (),
+            lambda d: appendix_edge.figure(d["degrees"]), appendix_edge.CAPTION,
         ),
     )
 }  # fmt: skip

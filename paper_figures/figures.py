@@ -9,7 +9,7 @@ import contextlib
 import json
 import multiprocessing
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from paper_figures import fig3_hessian as fig3
 from paper_figures import fig4_catapults as fig4
 from paper_figures import fig5_agreement as fig5
 from paper_figures.appendix import APPENDIX
-from paper_figures.claims import CLAIMS, committed_tables
+from paper_figures.claims import CLAIMS, committed_degrees, committed_tables
 from paper_figures.claims.tables import RESULTS
 from paper_figures.figure import PaperFigure
 from paper_figures.ledger import judge_all, measured, to_csv, to_html
@@ -74,6 +74,12 @@ FIGURES: dict[str, PaperFigure] = {
 EVERY: dict[str, PaperFigure] = FIGURES | APPENDIX
 """The main figures, then the appendix."""
 
+FROM_CAMPAIGNS: dict[str, Callable[[Path], pd.DataFrame | None]] = {
+    "tables": committed_tables,
+    "degrees": committed_degrees,
+}
+"""Data that are read from the folders of campaigns, by name."""
+
 GROUPS: dict[str, tuple[str, ...]] = {"all": tuple(EVERY), "main": tuple(FIGURES), "appendix": tuple(APPENDIX)}
 """Several figures by one name."""
 
@@ -95,12 +101,15 @@ def chosen_figures(names: tuple[str, ...], *, campaign: Path = RESULTS) -> tuple
     for name in names:
         one_of("NAME", name, (*GROUPS, *EVERY))
     asked = {one for name in names or ("all",) for one in GROUPS.get(name, (name,))}
-    measured_elsewhere = {name for name in asked if "tables" in EVERY[name].needs}
-    if measured_elsewhere and committed_tables(campaign) is None:
-        if by_name := measured_elsewhere & set(names):
-            what = f"a folder with exponents.csv in it or below it, from which {', '.join(sorted(by_name))} is drawn"
+    for name in sorted(asked):
+        if all(read(campaign) is not None for need, read in FROM_CAMPAIGNS.items() if need in EVERY[name].needs):
+            continue
+        if name in names:
+            what = (
+                f"a folder of campaigns with exponents.csv and degrees.csv in or below it, from which {name} is drawn"
+            )
             raise InputError("--campaign", str(campaign), what)
-        asked -= measured_elsewhere
+        asked -= {name}
     return tuple(name for name in EVERY if name in asked)
 
 
@@ -235,14 +244,14 @@ def render(
     data: dict[str, Any] = {}
     files: list[Path] = []
     seconds: dict[str, float] = {}
-    tables = committed_tables(campaign)
-    if tables is not None:
-        data["tables"] = tables
+    for need, read in FROM_CAMPAIGNS.items():
+        if (found := read(campaign)) is not None:
+            data[need] = found
     with _Drawing(apart) as drawing:
         for name in names:
             figure, start = EVERY[name], time.monotonic()
             for need in (*figure.needs, *figure.bears_on):
-                if need != "tables":
+                if need not in FROM_CAMPAIGNS:
                     data[need] = getattr(experiments, need)
             seconds[name] = time.monotonic() - start
             mine = {need: data[need] for need in figure.needs}

@@ -1,6 +1,6 @@
 """Asks what degree networks have that train far below the boundary, where descent follows gradient flow.
 
-``python -m empirical.campaign.slow FOLDER [ENTRY …]``
+``python -m empirical.campaign.slow FOLDER [T] [ENTRY …]``
 
 Campaigns measure D where they trace: 1.5 times below eta_crit, at the edge of stability. Residual toys end there in
 flatter minima of lower degree than gradient flow does, while their boundary goes with γ as that of the flow
@@ -126,7 +126,8 @@ def summary(folder: Path | str, table: pd.DataFrame) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    at = Path(sys.argv[1])
-    made = slow(at, tuple(sys.argv[2:]))
-    made.to_csv(at / "slow.csv", index=False, float_format="%.6g")
+    at, *rest = sys.argv[1:]
+    budget = int(rest.pop(0)) if rest and rest[0].isdigit() else None
+    made = slow(at, tuple(rest), steps=budget)
+    made.to_csv(Path(at) / "slow.csv", index=False, float_format="%.10g")
     print(summary(at, made).to_string(index=False, float_format="%.3f"))

@@ -48,12 +48,21 @@ def committed_tables(folder: Path = RESULTS) -> pd.DataFrame | None:
     if not files:
         return None
     return longest_budget(pd.concat(
-        [pd.read_csv(f).reindex(columns=COLUMNS).assign(campaign=_campaign(folder, f.parent)) for f in files],
+        [pd.read_csv(f).reindex(columns=COLUMNS).assign(campaign=campaign_name(folder, f.parent)) for f in files],
         ignore_index=True,
     ))  # fmt: skip
 
 
-def _campaign(folder: Path, campaign: Path) -> str:
+def campaign_name(folder: Path, campaign: Path) -> str:
+    """Name of a campaign by where it lies.
+
+    Args:
+        folder: below which campaigns lie.
+        campaign: the folder of one, or ``folder`` itself.
+
+    Returns:
+        Its path below the folder; its own name for the folder itself.
+    """
     return campaign.relative_to(folder).as_posix() if campaign != folder else campaign.resolve().name
 
 
