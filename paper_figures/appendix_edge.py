@@ -1,6 +1,6 @@
 """Appendix: the Euler degree at the edge of stability, in a residual toy and in the residual networks of the campaigns.
 
-Networks are drawn from ``degrees.csv`` and ``slow.csv`` of campaigns: the committed ones, or those below a given folder.
+Networks are drawn from ``degrees.csv`` and ``slow.csv`` of campaigns: the committed ones, or those of a given folder.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ from numpy.typing import NDArray
 
 from empirical.ensemble import log_spaced_steps
 from paper_figures.axes import log_ticks
-from paper_figures.style import INK, QUIET, THEORY, house_style, panel, run_colours
+from paper_figures.claims.edge import FINAL_NORM
+from paper_figures.style import QUIET, THEORY, house_style, panel, run_colours
 from simulate import ResidualStages, ResidualTrace, TraceSettings, run_residual, trace_residual
 from simulate.residual import BELOW_CRIT, SLOW
 
 NAME, TITLE = "appendix-edge", "The Euler degree at the edge of stability"
 CAPTION = """\
-**What large learning rates do to the Euler degree.** a) D along training of a residual toy with two normalised blocks,
-1.5 times below η_crit, T = 3000, at four γ: it rises to D∞ (dashed) as the toy learns, then falls as gradient descent
-slides along the edge of stability to flatter minima. b) The same in the residual network of the campaigns whose γ reach
-furthest; medians over seeds. c) Where training ends: 1.5 times below η_crit, and 16 times slower and longer; lines: the toy;
-marks: networks, medians over seeds with their range. The boundary follows the slow runs, not D just below it. D below
-η_crit over that of slow runs, all residual networks without a final norm: {{ m("edge-degree") }}.\
+**What large learning rates do to the Euler degree.** a) D along training of a residual toy with two normalised
+blocks, 1.5 times below η_crit, T = 3000, at four γ: it rises to D∞ (dashed) as the toy learns, then falls as gradient
+descent slides along the edge of stability to flatter minima. b) The same in a residual network of the campaigns, that
+whose γ reach furthest; medians over seeds. c) Where training ends: 1.5 times below η_crit (open), and 16 times slower
+and longer (filled); lines: the toy; marks: networks, medians over seeds with their range. The boundary of the toy goes
+with γ as that of the slow runs. D just below η_crit over that of slow runs, all residual networks without a final norm:
+{{ m("edge-degree") }}.\
 """
 
 TOY, STEPS = ResidualStages((2,)), 3000
@@ -92,37 +94,54 @@ def _finish(ax: Axes, settled: float) -> None:
     ax.legend(fontsize=7.5, loc="lower right")
 
 
-def draw_ends(ax: Axes, trace: ResidualTrace, networks: pd.DataFrame, settled: dict[str, float]) -> None:
-    """D at the end against γ.
+def draw_ends(ax: Axes, trace: ResidualTrace, networks: pd.DataFrame) -> list[Line2D]:
+    """D/D∞ at the end against γ.
 
     Args:
         ax: the axes.
         trace: of the toy.
-        networks: rows with ``entry, gamma, near, degree``.
-        settled: D∞ of each entry.
+        networks: rows with ``entry, gamma, degree, slow_degree, settled``, at the end of training.
+
+    Returns:
+        Keys of the legend.
     """
     crit = trace.points["eta_crit"]
     for runs, colour in ((trace.near, NEAR), (trace.slow, LATE)):
-        line = _medians(crit.gamma, runs.degree)
+        line = _medians(crit.gamma, runs.degree / TOY.settled_degree)
         ax.plot(line.index, line["median"], color=colour, lw=1.4)
-    for mark, (entry, rows) in zip("oDs^v", networks.groupby("entry", sort=False), strict=False):
-        for column, colour in (("near", NEAR), ("degree", LATE)):
-            ends = _medians(rows["gamma"].to_numpy(), rows[column].to_numpy())
+    keys = [
+        Line2D([], [], color=LATE, marker="o", ms=4.5, label=f"{SLOW} times slower and longer"),
+        Line2D([], [], color=NEAR, marker="o", mfc="white", ms=4.5,
+               label=rf"{BELOW_CRIT:g} times below $\eta_{{\mathrm{{crit}}}}$"),
+        Line2D([], [], color=QUIET, label="toy"),
+    ]  # fmt: skip
+    for mark, (entry, rows) in zip("Dos^vP*X", networks.groupby("entry", sort=False), strict=False):
+        for column, colour in (("degree", NEAR), ("slow_degree", LATE)):
+            ends = _medians(rows["gamma"].to_numpy(), (rows[column] / rows["settled"]).to_numpy())
             spread = [ends["median"] - ends["min"], ends["max"] - ends["median"]]
             ax.errorbar(
-                ends.index, ends["median"], yerr=spread, fmt=mark, ms=4.5, color=colour, elinewidth=0.8, capsize=0,
-                mfc=colour if column == "degree" else "white",
+                ends.index, ends["median"], yerr=spread, fmt=mark, ms=4.5, color=colour, elinewidth=0.7, capsize=0,
+                mfc=colour if column == "slow_degree" else "white",
             )  # fmt: skip
-        ax.plot([], [], mark, color=INK, ms=4.5, label=str(entry))
-        ax.axhline(settled[str(entry)], **THEORY | {"zorder": 1})
-    keys = [
-        Line2D([], [], color=LATE, label=f"{SLOW} times slower"),
-        Line2D([], [], color=NEAR, label=rf"{BELOW_CRIT:g} times below $\eta_{{\mathrm{{crit}}}}$"),
-        Line2D([], [], **THEORY, label=r"$D_\infty$"),
-    ]
-    ax.legend(handles=[*keys, *ax.get_legend_handles_labels()[0]], fontsize=7.5, loc="best")
-    ax.set(xscale="log", xlabel=r"$\gamma$", ylabel="$D$ at the end")
+        keys.append(Line2D([], [], ls="", marker=mark, color=QUIET, ms=4.5, label=str(entry)))
+    ax.axhline(1, **THEORY | {"zorder": 1})
+    ax.set(xscale="log", xlabel=r"$\gamma$", ylabel=r"$D/D_\infty$ at the end")
     log_ticks(ax.xaxis)
+    return keys
+
+
+def widest(rows: pd.DataFrame) -> tuple[str, str, int]:
+    """The network whose γ reach furthest.
+
+    Args:
+        rows: as ``committed_degrees`` gives them.
+
+    Returns:
+        Its campaign, entry and budget.
+    """
+    log_gamma = rows.assign(at=np.log(rows["gamma"])).groupby(["campaign", "entry", "steps"])["at"]
+    reach = (log_gamma.max() - log_gamma.min()).reset_index().sort_values("at", kind="stable").iloc[-1]
+    return str(reach["campaign"]), str(reach["entry"]), int(reach["steps"])
 
 
 def figure(degrees: pd.DataFrame) -> Figure:
@@ -135,21 +154,18 @@ def figure(degrees: pd.DataFrame) -> Figure:
         Degrees of the toy and of networks, along training and at its end.
     """
     trace = toy_trace()
+    degrees = degrees[degrees["settled"] > FINAL_NORM]
+    slow = degrees[degrees["slow_degree"].notna()]
+    campaign, entry, steps = widest(slow if len(slow) else degrees)
+    here = degrees[degrees["campaign"].eq(campaign) & degrees["steps"].eq(steps)]
     with house_style():
-        fig, axes = plt.subplots(1, 3, figsize=(10.4, 3.5), layout="constrained")
+        fig, axes = plt.subplots(1, 3, figsize=(11.6, 3.5), layout="constrained")
         draw_toy_paths(axes[0], trace)
         panel(axes[0], "a", "toy, two normalised blocks")
-        reach = degrees.groupby(["campaign", "entry", "steps"])["gamma"].agg(lambda g: g.max() / g.min())
-        slow = degrees[degrees["slow_degree"].notna()]
-        best = slow.groupby(["campaign", "entry", "steps"])["gamma"].agg(lambda g: g.max() / g.min())
-        campaign, entry, steps = (best if len(best) else reach).idxmax()
-        mine = degrees[(degrees[["campaign", "entry", "steps"]] == [campaign, entry, steps]).all(axis=1)]
+        mine = here[here["entry"].eq(entry)]
         draw_network_paths(axes[1], mine, float(mine["settled"].iloc[0]))
-        panel(axes[1], "b", f"{entry}, T = {steps:g}")
-        ends = slow[slow["step"].eq(slow["steps"]) & slow["campaign"].eq(campaign)]
-        ends = ends.assign(near=ends["degree"], degree=ends["slow_degree"])
-        draw_ends(axes[2], trace, ends, ends.groupby("entry")["settled"].first().to_dict())
+        panel(axes[1], "b", f"network {entry}, $T = {steps}$")
+        keys = draw_ends(axes[2], trace, here[here["step"].eq(steps) & here["slow_degree"].notna()])
         panel(axes[2], "c", "where training ends")
-        for ax in axes:
-            ax.tick_params(colors=QUIET)
+        fig.legend(handles=keys, loc="outside right center", fontsize=8)
     return fig

@@ -85,11 +85,11 @@ def slow(folder: Path | str, entries: tuple[str, ...] = (), *, steps: int | None
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _cells(rows: pd.DataFrame, degree: str) -> DegreeCells:
+def _cells(rows: pd.DataFrame) -> DegreeCells:
     gamma, eta, seed = (rows[name].to_numpy() for name in ("gamma", "eta", "seed"))
     outcome = np.array([Outcome[name.upper()] for name in rows["outcome"]], dtype=np.int8)
     unseen = np.full(len(rows), np.nan)
-    return DegreeCells(gamma, eta, seed, outcome, np.array([1]), rows[[degree]].to_numpy(), unseen)
+    return DegreeCells(gamma, eta, seed, outcome, np.array([1]), rows[["degree"]].to_numpy(), unseen)
 
 
 def summary(folder: Path | str, table: pd.DataFrame) -> pd.DataFrame:
@@ -109,7 +109,7 @@ def summary(folder: Path | str, table: pd.DataFrame) -> pd.DataFrame:
         plan = unit.plan
         rows = table[table["entry"].eq(plan.unit.entry.name) & table["steps"].eq(plan.unit.steps)]
         power = power_of(plan.config.optimizer)
-        laws = {name: predict(_cells(rows, column), power) for name, column in (("near", "near"), ("slow", "degree"))}
+        laws = {"near": unit.prediction, "slow": predict(_cells(rows), power)}
         for boundary in UPPER:
             points = unit.points.get(boundary)
             if points is None or not len(points) or any(law is None for law in laws.values()):

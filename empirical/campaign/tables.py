@@ -125,13 +125,13 @@ def learned_table(cells: xr.Dataset, boundaries: pd.DataFrame) -> pd.DataFrame:
         end over that at the start, of the last cell below eta_crit), ``least, largest``.
     """
     columns = ["entry", "steps", "regime", "gamma", "seeds", "remaining", "least", "largest"]
-    if not len(boundaries):
+    below = boundaries[boundaries["boundary"] == "eta_crit"].copy() if len(boundaries) else boundaries
+    if not len(below):
         return pd.DataFrame(columns=columns)
     units = cells.attrs["units"].split()
     run = pd.DataFrame({name: cells[name].values for name in ("unit", "gamma", "eta", "seed")})
     run["remaining"] = cells["final_loss"].values / cells["initial_loss"].values
     run["unit"] = [units[i] for i in run["unit"]]
-    below = boundaries[boundaries["boundary"] == "eta_crit"].copy()
     below["unit"] = [f"{row.entry}.T{row.steps}.{row.regime}" for row in below.itertuples()]
     key = ["unit", "seed", "at"]
     run, below = run.assign(at=_at(run["gamma"], run["eta"])), below.assign(at=_at(below["gamma"], below["eta_low"]))

@@ -2,9 +2,9 @@
 
 from paper_figures.claims.appendix import APPENDIX_CLAIMS
 from paper_figures.claims.dynamics import DYNAMICS
+from paper_figures.claims.edge import EDGE, committed_degrees
 from paper_figures.claims.insides import INSIDES
 from paper_figures.claims.plane import PLANE
-from paper_figures.claims.edge import EDGE, committed_degrees
 from paper_figures.claims.tables import TABLES, committed_tables
 
 CLAIMS = (*PLANE, *DYNAMICS, *INSIDES, *TABLES, *EDGE, *APPENDIX_CLAIMS)
