@@ -91,7 +91,7 @@ def draw_network_paths(ax: Axes, rows: pd.DataFrame, settled: float) -> None:
 def _finish(ax: Axes, settled: float) -> None:
     ax.axhline(settled, **THEORY | {"zorder": 1})
     ax.set(xscale="log", xlabel="step $t$", ylabel="Euler degree $D$")
-    ax.legend(fontsize=7.5, loc="lower right")
+    ax.legend(fontsize=7.5, loc="best")
 
 
 def draw_ends(ax: Axes, trace: ResidualTrace, networks: pd.DataFrame) -> list[Line2D]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from itertools import product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -27,6 +28,7 @@ from paper_figures.appendix_degree import degree_rows
 from paper_figures.appendix_silent import progress
 from paper_figures.claims import CLAIMS
 from paper_figures.claims.appendix import APPENDIX_CLAIMS, power_of_value
+from paper_figures.claims.edge import committed_degrees, edge_degree
 from paper_figures.figures import EVERY, FIGURES, caption, chosen_figures
 from paper_figures.ledger import judge_all, measured
 from paper_figures.style import house_style
@@ -111,6 +113,19 @@ def make_tables(off=0.0):
     return pd.DataFrame(rows)
 
 
+def make_degrees(fall=0.85, settled=3.0):
+    """Degrees that rise to D∞ and fall to a share of it, in two residual networks; slow ones stay at D∞."""
+    rows = []
+    for entry, gamma, seed in product(("resnet", "vit"), np.geomspace(1e2, 1e4, 5), (0, 1)):
+        for step, share in ((0, 0.75), (1, 0.8), (10, 1.0), (100, 0.5 * (1 + fall)), (300, fall)):
+            rows.append({
+                "entry": entry, "steps": 300, "gamma": gamma, "seed": seed, "step": step,
+                "degree": settled * share * (1 + 0.01 * seed), "slow_degree": settled, "settled": settled,
+                "campaign": "one",
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def make_lower(values=(20, 60, 200)):
     """eta_min on its exact law at several budgets."""
     whole = make_family(values, "steps", boundaries=("eta_min",))
@@ -143,6 +158,7 @@ def all_made(made, make):
         "optimizers": make_family(("sign", "adam"), "optimizer", boundaries=("eta_min", "eta_crit", "eta_fail")),
         "representations": make_representations(),
         "tables": make_tables(),
+        "degrees": make_degrees(),
     }
 
 
@@ -286,10 +302,48 @@ def test_rows_of_the_degree_are_rich_upper_boundaries():
 
 
 def test_groups_are_spelled_out_and_campaigns_asked_for(tmp_path):
-    made = {name for name in EVERY if name != "appendix-degree"}
+    made = {name for name in EVERY if name not in {"appendix-degree", "appendix-edge"}}
     assert set(chosen_figures(("all",), campaign=tmp_path)) == made
     assert chosen_figures(("appendix", "fig2"), campaign=tmp_path)[0] == "fig2"
     with pytest.raises(InputError, match=r"campaign.*appendix-degree"):
         chosen_figures(("appendix-degree",), campaign=tmp_path)
-    make_tables().to_csv(tmp_path / "exponents.csv", index=False)
+    tables = make_tables()
+    tables.to_csv(tmp_path / "exponents.csv", index=False)
+    assert set(chosen_figures((), campaign=tmp_path)) == made | {"appendix-degree"}
+    with pytest.raises(InputError, match=r"campaign.*appendix-edge"):
+        chosen_figures(("appendix-edge",), campaign=tmp_path)
+    tables.assign(predicted_by="large_weights", entry="resnet").to_csv(tmp_path / "exponents.csv", index=False)
+    cells = make_degrees()[["entry", "steps", "gamma", "seed", "step", "degree"]].assign(outcome="trained")
+    cells.to_csv(tmp_path / "degrees.csv", index=False)
     assert chosen_figures((), campaign=tmp_path) == (*FIGURES, *APPENDIX)
+
+
+def test_the_edge_lowers_the_degree_where_it_does(tmp_path):
+    assert edge_degree(make_degrees()).verdict == "supported"
+    assert edge_degree(make_degrees()).measured == pytest.approx(0.85, rel=0.02)
+    assert edge_degree(make_degrees(fall=1.1)).verdict == "not supported"
+    assert edge_degree(make_degrees(settled=1.0)).verdict == "undetermined"  # a final norm: nothing to lose
+    assert np.isnan(edge_degree(make_degrees().assign(slow_degree=np.nan)).measured)
+
+
+def test_degrees_are_read_with_those_of_slow_runs_beside(tmp_path):
+    assert committed_degrees(tmp_path) is None
+    kept, cell = make_degrees(), ["entry", "steps", "gamma", "seed"]
+    for folder in (tmp_path / "one", tmp_path / "held-out" / "one"):
+        folder.mkdir(parents=True)
+        row = {"entry": "resnet", "predicted_by": "large_weights", "optimizer": "gd", "predicted": 2 / 3}
+        pd.DataFrame([row]).to_csv(folder / "exponents.csv", index=False)
+        written = kept[[*cell, "step", "degree"]].assign(outcome="trained", regime="rich")
+        written.loc[written["gamma"] > 9e3, "outcome"] = "diverged"
+        written.to_csv(folder / "degrees.csv", index=False, float_format="%.10g")
+    here = committed_degrees(tmp_path)
+    assert set(here["campaign"]) == {"one"}
+    assert set(here["entry"]) == {"resnet"}  # the other has no degree at large weights
+    assert len(here) == 4 * 2 * 5
+    np.testing.assert_allclose(here["settled"], 3)
+    assert here["slow_degree"].isna().all()
+    slow = kept[kept["step"].eq(300)][cell].assign(degree=2.9, outcome="trained")
+    slow.to_csv(tmp_path / "one" / "slow.csv", index=False, float_format="%.10g")
+    again = committed_degrees(tmp_path)
+    assert len(again) == len(here)
+    np.testing.assert_allclose(again["slow_degree"], 2.9)
