@@ -187,6 +187,8 @@ class _Networks:
     """Attention heads of a vit; 2 when not given."""
     patch: int | None = None
     """Side of a vit's patches in pixels; when not given, a quarter of the image, rounded up."""
+    frozen: tuple[str, ...] | None = None
+    """Tensors of a resnet or a vit that stay at their start, by their names or parts of them, such as query key."""
     data: str = "fashion-mnist-deformed"
     """Data stream: fashion-mnist-deformed ships; fashion-mnist-full-deformed, mnist-deformed, fashion-mnist, mnist,
     mnist-1m, cifar-10, cifar-5m and tiny-imagenet need files (docs/data.md); teacher-linear, teacher-mlp:LAYERSxWIDTH

@@ -66,6 +66,7 @@ class TrainingConfig:
         norm_gain: whether these norms have learnable gains.
         heads: attention heads of a ViT.
         patch: side of its patches in pixels.
+        frozen: tensors of a ResNet or a ViT that stay at θ₀, by their names or parts of them.
         source: fingerprint of the file of a user's class; found, never given.
     """
 
@@ -95,6 +96,7 @@ class TrainingConfig:
     norm_gain: bool | None = None
     heads: int | None = None
     patch: int | None = None
+    frozen: tuple[str, ...] | None = None
     source: str | None = None
 
     def __post_init__(self) -> None:

@@ -32,6 +32,7 @@ class Shape:
         norm_gain: whether norms have learnable gains.
         heads: of the attention.
         patch: side of a patch in pixels.
+        frozen: tensors that are not trained, by name or a part of it.
     """
 
     depth: int | None = None
@@ -44,11 +45,12 @@ class Shape:
     norm_gain: bool | None = None
     heads: int | None = None
     patch: int | None = None
+    frozen: tuple[str, ...] | None = None
 
 
 OPTIONS = tuple(field.name for field in fields(Shape))
 
-_STREAM = {"depth": None, "final_norm": False, "norm_gain": False}
+_STREAM = {"depth": None, "final_norm": False, "norm_gain": False, "frozen": ()}
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "mlp": {"depth": 3, "width": 64, "activation": "relu"},
@@ -136,6 +138,7 @@ def complete(arch: str, given: Shape, example_shape: tuple[int, ...]) -> Shape:
         derived = 2 + (2 if arch == "resnet" else 4) * out["blocks"]
     if given.depth not in {None, derived}:
         raise InputError("depth", given.depth, f"not given, or {derived}, which follows from the other options")
+    out["frozen"] = tuple(out["frozen"]) if arch != "cnn" else None
     if arch == "vit" and out["patch"] is None:
         out["patch"] = -(-example_shape[-1] // 4)
     return Shape(**out | {"depth": derived})
@@ -191,4 +194,6 @@ def describe(arch: str, shape: Shape) -> str:
         words.append(f"{shape.blocks} block" + "s" * (shape.blocks != 1))
     if arch == "vit":
         words += [f"{shape.heads} head" + "s" * (shape.heads != 1), f"patch {shape.patch}"]
+    if shape.frozen:
+        words.append("frozen " + " ".join(shape.frozen))
     return ", ".join([*words, f"width {shape.width}"])

@@ -160,8 +160,7 @@ class CNN(FeedForward):
             return ModuleStack(self, placement)
         if self.trains_cell_by_cell(placement.device):
             starts = [self.module(seed).state_dict() for seed in placement.seeds]
-            rates = list(self.rates(placement.optimizer.normalized).values())
-            return FusedNetworkStack(self.drawn(), starts, rates, placement)
+            return FusedNetworkStack(self.drawn(), starts, self.rates(placement.optimizer.normalized), placement)
         return CNNStack(self, placement)
 
 

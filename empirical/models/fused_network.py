@@ -252,7 +252,7 @@ class FusedNetworkStack(FusedCells):
     Args:
         drawn: the architecture.
         starts: weights of each seed by name, as PyTorch has them.
-        rates: width multiplier of η for each tensor, of the optimizer at hand.
+        rates: width multiplier of η for each tensor that is trained, by name, of the optimizer at hand.
         placement: cells and optimizer.
     """
 
@@ -260,11 +260,13 @@ class FusedNetworkStack(FusedCells):
         self,
         drawn: FusedNetwork,
         starts: Sequence[Mapping[str, Tensor]],
-        rates: Sequence[float],
+        rates: Mapping[str, float],
         placement: Placement,
     ) -> None:
+        self.trained = frozenset(rates)
         flat = [[_channel_innermost(weights[name]) for name in drawn.shapes] for weights in starts]
-        super().__init__(flat, rates, placement, placement.inner_dtype, held_apart=True)
+        multipliers = [rates.get(name, 0.0) for name in drawn.shapes]
+        super().__init__(flat, multipliers, placement, placement.inner_dtype, held_apart=True)
         self.outer_dtype, self.drawn, blueprint = placement.dtype, drawn, drawn.blueprint
         self.can_die = drawn.can_die
         self.layers = (
@@ -359,11 +361,12 @@ class FusedNetworkStack(FusedCells):
         """How far every cell is from its start, as PyTorch lays weights out.
 
         Returns:
-            Δ = θ − θ₀ by name, float64, each ``(cells, *shape)``.
+            Δ = θ − θ₀ of the tensors that are trained by name, float64, each ``(cells, *shape)``.
         """
         return {
             name: part.unflatten(-1, (*shape[2:], shape[1])).movedim(-1, 2).contiguous() if len(shape) == 4 else part
             for (name, shape), part in zip(self.drawn.shapes.items(), self.moved(), strict=True)
+            if name in self.trained
         }
 
 

@@ -42,6 +42,7 @@ class ResNet(ScaledArchitecture):
         norm: ``none``, or ``layer`` at the entrance of every block.
         final_norm: LayerNorm before the readout.
         norm_gain: the norms have learnable gains.
+        frozen: tensors that are not trained; see ``ScaledArchitecture``.
     """
 
     blocks: int
@@ -52,6 +53,7 @@ class ResNet(ScaledArchitecture):
     norm: str = "none"
     final_norm: bool = False
     norm_gain: bool = False
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("blocks", "width", "num_classes"):
@@ -62,6 +64,7 @@ class ResNet(ScaledArchitecture):
         one_of("norm", self.norm, NORMS)
         if self.norm_gain and self.norm == "none" and not self.final_norm:
             raise InputError("norm_gain", True, "False where there is no norm")
+        self.trained()
 
     @property
     def example_shape(self) -> tuple[int, ...]:

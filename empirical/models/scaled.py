@@ -36,6 +36,7 @@ from empirical.models import fused
 from empirical.models.fused_network import FusedNetwork, FusedNetworkStack
 from empirical.models.module import ModuleStack
 from empirical.models.stack import Placement
+from theory.errors import InputError
 
 NORM_EPSILON = 1e-5
 """ε of LayerNorm, PyTorch's: what breaks its invariance to the scale of its input when that is small."""
@@ -84,7 +85,14 @@ class TensorScale:
 
 
 class ScaledArchitecture(ABC):
-    """Specification of a network by the scales of its tensors; see ``empirical.models.stack.Architecture``."""
+    """Specification of a network by the scales of its tensors; see ``empirical.models.stack.Architecture``.
+
+    Attributes:
+        frozen: tensors that stay at θ₀, by their names or by a part of their names between dots: ``query`` is that of
+            every block, ``blocks.0.attention.query.weight`` one.
+    """
+
+    frozen: tuple[str, ...] = ()
 
     @property
     def can_die(self) -> bool:
@@ -105,6 +113,24 @@ class ScaledArchitecture(ABC):
     def skeleton(self) -> nn.Module:
         """The module in double precision, with weights of any value."""
 
+    def trained(self) -> tuple[str, ...]:
+        """Names of the tensors that are trained.
+
+        Returns:
+            Those of ``scales`` that are not frozen, in order.
+
+        Raises:
+            InputError: a frozen name that no tensor has, or nothing left to train.
+        """
+        names = list(self.scales)
+        for one in self.frozen:
+            if not any(_is(name, one) for name in names):
+                raise InputError("frozen", one, "names of tensors, or parts of them: " + ", ".join(names))
+        moving = tuple(name for name in names if not any(_is(name, one) for one in self.frozen))
+        if not moving:
+            raise InputError("frozen", self.frozen, "fewer tensors: nothing is left to train")
+        return moving
+
     def initial_weights(self, seed: int) -> dict[str, Tensor]:
         """Draw θ₀, a pure function of the seed and the sizes.
 
@@ -124,12 +150,12 @@ class ScaledArchitecture(ABC):
         return out
 
     def parameter_count(self) -> int:
-        """Number of weights of one network.
+        """Number of weights of one network that are trained.
 
         Returns:
             The number.
         """
-        return sum(prod(scale.shape) for scale in self.scales.values())
+        return sum(prod(self.scales[name].shape) for name in self.trained())
 
     def module(self, seed: int) -> nn.Module:
         """One network at its θ₀.
@@ -138,14 +164,16 @@ class ScaledArchitecture(ABC):
             seed: non-negative integer.
 
         Returns:
-            A module of effective weights, float64.
+            A module of effective weights, float64; frozen ones ask for no gradient.
         """
-        network = self.skeleton()
+        network, trained = self.skeleton(), set(self.trained())
         network.load_state_dict(self.initial_weights(seed))
+        for name, weight in network.named_parameters():
+            weight.requires_grad_(name in trained)
         return network
 
     def rates(self, normalized: bool = False) -> dict[str, float]:
-        """Width multiplier of η for each tensor of ``module``, by name.
+        """Width multiplier of η for each trained tensor of ``module``, by name.
 
         Args:
             normalized: for optimizers that take every weight equally far.
@@ -153,7 +181,8 @@ class ScaledArchitecture(ABC):
         Returns:
             One entry a tensor.
         """
-        return {n: s.normalized_learning_rate if normalized else s.learning_rate for n, s in self.scales.items()}
+        trained = {name: self.scales[name] for name in self.trained()}
+        return {n: s.normalized_learning_rate if normalized else s.learning_rate for n, s in trained.items()}
 
     def drawn(self) -> FusedNetwork | None:
         """The layers for the compiled loops.
@@ -180,7 +209,12 @@ class ScaledArchitecture(ABC):
         if drawn is None or not fused.can_train(placement.device):
             return ModuleStack(self, placement)
         starts = [self.initial_weights(seed) for seed in placement.seeds]
-        return FusedNetworkStack(drawn, starts, list(self.rates(placement.optimizer.normalized).values()), placement)
+        return FusedNetworkStack(drawn, starts, self.rates(placement.optimizer.normalized), placement)
+
+
+def _is(name: str, given: str) -> bool:
+    """Whether a tensor is meant by a name, or a part of one."""
+    return given == name or given in name.split(".")
 
 
 class Product(nn.Module):

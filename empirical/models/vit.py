@@ -48,6 +48,7 @@ class ViT(ScaledArchitecture):
         norm: ``layer`` before attention and MLP, or ``none``.
         final_norm: LayerNorm before the tokens are averaged.
         norm_gain: the norms have learnable gains.
+        frozen: tensors that are not trained; see ``ScaledArchitecture``.
     """
 
     blocks: int
@@ -60,6 +61,7 @@ class ViT(ScaledArchitecture):
     norm: str = "layer"
     final_norm: bool = False
     norm_gain: bool = False
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("blocks", "width", "num_classes", "heads", "patch"):
@@ -74,6 +76,7 @@ class ViT(ScaledArchitecture):
             raise InputError("patch", self.patch, f"at most the side of the images, {self.input_shape[1]}")
         if self.norm_gain and self.norm == "none" and not self.final_norm:
             raise InputError("norm_gain", True, "False where there is no norm")
+        self.trained()
 
     @property
     def example_shape(self) -> tuple[int, ...]:
