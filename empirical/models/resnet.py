@@ -11,7 +11,7 @@ pixel, once a block and, where asked for, before the readout: never over the bat
 Scales are those of ``scaled``, with N the channels of the last stage; a shortcut counts as a hidden layer of gain 1.
 
 Degree of homogeneity D (``theory.euler_degree``) for large weights and ReLU: 2 + 2B without norms, and with a norm in
-every block 3, 1 with a final norm; learnable gains add 1 to each of these two.
+every block 3 and 1 for each shortcut that is a weight, 1 with a final norm; learnable gains add 1 to each of these two.
 """
 
 from __future__ import annotations
