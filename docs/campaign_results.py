@@ -14,6 +14,7 @@ import pandas as pd
 
 from empirical.campaign.refit import refit
 from empirical.campaign.run import UnitResult, fit_unit
+from empirical.campaign.slow import summary as degrees_twice
 from paper_figures.claims.tables import FIT, HELD_OUT, RESULTS, committed_tables
 from simulate import BoundaryPoints, ScalingFit
 
@@ -110,26 +111,34 @@ SEEDS_AGAIN = ["depth", "large_weights"]
 """Laws that other seeds are held against: the measured degrees are themselves measured on the seeds."""
 
 
-def held_out() -> tuple[str, int, int]:
-    """Verdicts of campaigns and of their repetition on other seeds, and both together."""
-    out, same, decided = [], 0, 0
+def held_out() -> tuple[str, str, int, int]:
+    """Verdicts of campaigns and of their repetition on other seeds: by boundary, those that differ, and numbers."""
+    differ, counts = [], []
     for again, first in _twins():
         tables = [pd.read_csv(folder / "exponents.csv") for folder in (first, again)]
         both = tables[0].merge(tables[1], on=KEYS, suffixes=("", "_again"))
         pooled = _pooled(first, again)
-        chosen = both[both.predicted_by.isin(SEEDS_AGAIN) & both.boundary.isin(UPPER)]
+        chosen = both[both.predicted_by.isin(SEEDS_AGAIN) & both.boundary.isin(NAMES)]
         for row in chosen.itertuples():
-            known = "undetermined" not in {row.verdict, row.verdict_again}
-            decided, same = decided + known, same + (known and row.verdict == row.verdict_again)
+            if "undetermined" in {row.verdict, row.verdict_again}:
+                continue
+            same = row.verdict == row.verdict_again
+            counts.append((first.relative_to(RESULTS).as_posix(), row.regime, NAMES[row.boundary], same))
+            if same:
+                continue
             half = (row.ci_high_again - row.ci_low_again) / 2
             joint = pooled[f"{row.entry}.T{row.steps}.{row.regime}", row.boundary, row.predicted_by]
-            out.append((
+            differ.append((
                 row.entry, row.regime, f"{row.steps:g}", NAMES[row.boundary], f"{row.predicted_window:.3f}", slope(row),
                 MARKS[row.verdict], f"{row.fitted_again:.3f} ± {half:.3f}", MARKS[row.verdict_again],
                 f"{joint.exponent:.3f} ± {joint.half_width:.3f}", MARKS[joint.verdict],
             ))  # fmt: skip
+    names = ("campaign", "regime", "boundary", "same")
+    grouped = pd.DataFrame(counts, columns=names).groupby([*names[:3]], sort=False)["same"].agg(["size", "sum"])
+    by_boundary = table((*names[:3], "decided both times", "same"), [(*at, *row) for at, row in grouped.iterrows()])
     head = ("entry", "regime", "T", "boundary", "predicted", "fitted", "verdict", "other seeds", "verdict")
-    return table((*head, "all seeds", "verdict"), out), same, decided
+    others = table((*head, "all seeds", "verdict"), differ)
+    return by_boundary, others, int(grouped["sum"].sum()), int(grouped["size"].sum())
 
 
 def _pooled(*folders: Path) -> dict[tuple[str, str, str], ScalingFit]:
@@ -174,6 +183,42 @@ def momentum() -> str:
     return table(("regime", "batch", "η_crit, β = 0.9 over β = 0", "η_fail"), out)
 
 
+def degrees_of_slow_runs() -> tuple[str, str]:
+    """Slopes of residual networks against 2/D just below the boundary and of slow runs, and how many hold."""
+    out, counts = [], []
+    for file in sorted(RESULTS.rglob("slow.csv")):
+        for row in degrees_twice(file.parent, pd.read_csv(file)).itertuples():
+            if not np.isfinite(row.half_width) or row.slow_verdict == "undetermined":
+                continue
+            counts.append((row.near_verdict == "consistent", row.slow_verdict == "consistent"))
+            out.append((
+                row.entry, f"{row.steps:g}", NAMES[row.boundary], f"{row.fitted:.3f} ± {row.half_width:.3f}",
+                f"{row.near_low:.2f} … {row.near_high:.2f}", f"{row.near:.3f}: {MARKS[row.near_verdict]}",
+                f"{row.slow_low:.2f} … {row.slow_high:.2f}", f"{row.slow:.3f}: {MARKS[row.slow_verdict]}",
+                file.parent.relative_to(RESULTS).as_posix(),
+            ))  # fmt: skip
+    near, slow = np.array(counts).sum(axis=0)
+    head = ("entry", "T", "boundary", "fitted", "D below η_crit", "2/D", "D of slow runs", "2/D", "campaign")
+    return table(head, out), f"{near} (just below η_crit) and {slow} (slow runs) of {len(counts)}"
+
+
+def moved_toys() -> str:
+    """eta_min against toys that start elsewhere."""
+    out = []
+    for file in sorted(RESULTS.rglob("crossovers.csv")):
+        if HELD_OUT in file.relative_to(RESULTS).parts:
+            continue
+        for row in pd.read_csv(file).itertuples():
+            ends = f"({row.crossover_low:.3g} … {row.crossover_high:.3g})"
+            out.append((
+                row.entry, f"{row.steps:g}", f"{row.crossover:.3g} {ends}",
+                f"{row.misfit:.3f}", f"{row.law:.3f}", f"{row.moved:.3f}", f"{row.fitted:.3f} ± {row.half_width:.3f}",
+                file.parent.relative_to(RESULTS).as_posix(),
+            ))  # fmt: skip
+    head = ("entry", "T", "γ₀", "misfit, decades", "law", "law, moved", "fitted", "campaign")
+    return table(head, out)
+
+
 def summary(rows: pd.DataFrame) -> str:
     """How many verdicts of each kind, by regime, law and kind of network."""
     out = []
@@ -197,7 +242,8 @@ def main() -> None:
     rows = committed_tables()
     assert rows is not None
     rows = rows.sort_values(FIT, kind="stable")
-    seeds, same, decided = held_out()
+    by_boundary, differ, same, decided = held_out()
+    slow, counts = degrees_of_slow_runs()
     page = f"""# Results of the campaigns
 
 Made by `python docs/campaign_results.py` from `paper_figures/results`; [campaigns](campaigns.md) has the definitions
@@ -219,12 +265,27 @@ weights, which needs no training. *Loss left*: at the end over that at the start
 window.
 
 {residual(rows)}
+## Degrees of slow runs
+
+The same slopes against 2/D with D measured twice: 1.5 times below η_crit, at the edge of stability, and with a
+sixteenth of that learning rate for sixteen times as long. At the ends of the window of γ, medians over seeds; decided
+slopes only. {counts} hold.
+
+{slow}
+## Where eta_min crosses over
+
+Rich slopes of eta_min against the exact law of the toy that starts at 1, and of the one whose crossover γ₀ was fitted
+to all regimes of a network, with its 95 % interval over seeds.
+
+{moved_toys()}
 ## Other seeds
 
 Campaigns on seeds from 100 on, which were used for nothing else: {same} of {decided} decided verdicts are the same.
-*All seeds* is one fit to both.
 
-{seeds}
+{by_boundary}
+The others; *all seeds* is one fit to both.
+
+{differ}
 ## Momentum and batch size
 
 MLPs of width 16, L = 3, 7×7 inputs, T = 300: boundaries of heavy ball over those of gradient descent at the same γ.
