@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from empirical.ensemble import log_spaced_steps
 from paper_figures.axes import log_ticks
-from paper_figures.claims.edge import FINAL_NORM
+from paper_figures.claims.edge import FINAL_NORM, SCORES
 from paper_figures.style import QUIET, THEORY, house_style, panel, run_colours
 from simulate import ResidualStages, ResidualTrace, TraceSettings, run_residual, trace_residual
 from simulate.residual import BELOW_CRIT, SLOW
@@ -28,7 +28,9 @@ descent slides along the edge of stability to flatter minima. b) The same in a r
 whose γ reach furthest; medians over seeds. c) Where training ends: 1.5 times below η_crit (open), and 16 times slower
 and longer (filled); lines: the toy; marks: networks, medians over seeds with their range. The boundary of the toy goes
 with γ as that of the slow runs. D just below η_crit over that of slow runs, all residual networks without a final norm:
-{{ m("edge-degree") }}.\
+{{ m("edge-degree") }}. d) ηλ/2 where training ends 1.5 times below η_crit, in transformers without a final norm that
+train all their weights, or all but some; medians over seeds with their range. With queries and keys frozen it is
+{{ m("edge-scores") }}.\
 """
 
 TOY, STEPS = ResidualStages((2,)), 3000
@@ -91,7 +93,7 @@ def draw_network_paths(ax: Axes, rows: pd.DataFrame, settled: float) -> None:
 def _finish(ax: Axes, settled: float) -> None:
     ax.axhline(settled, **THEORY | {"zorder": 1})
     ax.set(xscale="log", xlabel="step $t$", ylabel="Euler degree $D$")
-    ax.legend(fontsize=7.5, loc="best")
+    ax.legend(fontsize=7.5, loc="best", frameon=True, framealpha=0.9, edgecolor="none")
 
 
 def draw_ends(ax: Axes, trace: ResidualTrace, networks: pd.DataFrame) -> list[Line2D]:
@@ -130,6 +132,31 @@ def draw_ends(ax: Axes, trace: ResidualTrace, networks: pd.DataFrame) -> list[Li
     return keys
 
 
+def draw_edges(ax: Axes, rows: pd.DataFrame) -> None:
+    """ηλ/2 against γ, of networks some of whose tensors are frozen, and of those beside them.
+
+    Args:
+        ax: the axes.
+        rows: ends of the entries of one campaign.
+    """
+    kinds = sorted(rows["frozen"].unique(), key=lambda frozen: (frozen != SCORES, frozen != "", frozen))
+    for frozen, colour in zip(kinds, run_colours(max(3, len(kinds)))[::-1], strict=False):
+        label = f"frozen: {', '.join(frozen.split())}" if frozen else "all trained"
+        for mark, (_, mine) in zip("os^Dv", rows[rows["frozen"].eq(frozen)].groupby("entry"), strict=False):
+            ends = _medians(mine["gamma"].to_numpy(), mine["edge"].to_numpy())
+            spread = [ends["median"] - ends["min"], ends["max"] - ends["median"]]
+            ax.errorbar(
+                ends.index, ends["median"], yerr=spread, fmt=f"-{mark}", ms=4, color=colour, lw=1.1, elinewidth=0.7,
+                label=label,
+            )  # fmt: skip
+            label = "_"
+    ax.axhline(1, **THEORY | {"zorder": 1})
+    ax.set(xscale="log", yscale="log", xlabel=r"$\gamma$", ylabel=r"$\eta\lambda/2$ at the end")
+    ax.set_ylim(bottom=0.3)
+    log_ticks(ax.xaxis)
+    ax.legend(fontsize=7.5, loc="upper left")
+
+
 def widest(rows: pd.DataFrame) -> tuple[str, str, int]:
     """The network whose γ reach furthest.
 
@@ -158,8 +185,16 @@ def figure(degrees: pd.DataFrame) -> Figure:
     slow = degrees[degrees["slow_degree"].notna()]
     campaign, entry, steps = widest(slow if len(slow) else degrees)
     here = degrees[degrees["campaign"].eq(campaign) & degrees["steps"].eq(steps)]
+    moving = degrees[degrees["campaign"].isin(degrees.loc[degrees["frozen"].ne(""), "campaign"])]
     with house_style():
-        fig, axes = plt.subplots(1, 3, figsize=(11.6, 3.5), layout="constrained")
+        if len(moving):
+            fig, grid = plt.subplots(2, 2, figsize=(9.6, 6.6), layout="constrained")
+            axes = grid.ravel()
+            ends = moving[moving["step"].eq(moving["steps"]) & moving["edge"].gt(0)]
+            draw_edges(axes[3], ends[ends["campaign"].eq(ends["campaign"].iloc[0])])
+            panel(axes[3], "d", r"transformers just below $\eta_{\mathrm{crit}}$")
+        else:
+            fig, axes = plt.subplots(1, 3, figsize=(11.6, 3.5), layout="constrained")
         draw_toy_paths(axes[0], trace)
         panel(axes[0], "a", "toy, two normalised blocks")
         mine = here[here["entry"].eq(entry)]
@@ -167,5 +202,5 @@ def figure(degrees: pd.DataFrame) -> Figure:
         panel(axes[1], "b", f"network {entry}, $T = {steps}$")
         keys = draw_ends(axes[2], trace, here[here["step"].eq(steps) & here["slow_degree"].notna()])
         panel(axes[2], "c", "where training ends")
-        fig.legend(handles=keys, loc="outside right center", fontsize=8)
+        axes[2].legend(handles=keys, loc="best", fontsize=7)
     return fig

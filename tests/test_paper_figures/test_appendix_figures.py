@@ -28,7 +28,7 @@ from paper_figures.appendix_degree import degree_rows
 from paper_figures.appendix_silent import progress
 from paper_figures.claims import CLAIMS
 from paper_figures.claims.appendix import APPENDIX_CLAIMS, power_of_value
-from paper_figures.claims.edge import committed_degrees, edge_degree
+from paper_figures.claims.edge import committed_degrees, edge_degree, edge_scores
 from paper_figures.figures import EVERY, FIGURES, caption, chosen_figures
 from paper_figures.ledger import judge_all, measured
 from paper_figures.style import house_style
@@ -121,9 +121,25 @@ def make_degrees(fall=0.85, settled=3.0):
             rows.append({
                 "entry": entry, "steps": 300, "gamma": gamma, "seed": seed, "step": step,
                 "degree": settled * share * (1 + 0.01 * seed), "slow_degree": settled, "settled": settled,
-                "campaign": "one",
+                "campaign": "one", "frozen": "", "edge": 0.9,
             })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def make_frozen(still=1.0):
+    """Degrees as above, and transformers whose ηλ/2 is far above 1 but where queries and keys are frozen."""
+    whole = make_degrees()
+    twins = [
+        whole[whole["entry"].eq("vit")].assign(
+            entry=entry, campaign="two", frozen=frozen, edge=edge * (1 + 0.1 * whole["seed"]), slow_degree=np.nan
+        )
+        for entry, frozen, edge in (
+            ("vit", "", 50.0),
+            ("vit-scores", "query key", still),
+            ("vit-inputs", "position", 30.0),
+        )
+    ]
+    return pd.concat([whole, *twins], ignore_index=True)
 
 
 def make_lower(values=(20, 60, 200)):
@@ -158,7 +174,7 @@ def all_made(made, make):
         "optimizers": make_family(("sign", "adam"), "optimizer", boundaries=("eta_min", "eta_crit", "eta_fail")),
         "representations": make_representations(),
         "tables": make_tables(),
-        "degrees": make_degrees(),
+        "degrees": make_frozen(),
     }
 
 
@@ -326,12 +342,27 @@ def test_the_edge_lowers_the_degree_where_it_does(tmp_path):
     assert np.isnan(edge_degree(make_degrees().assign(slow_degree=np.nan)).measured)
 
 
+def test_the_edge_is_met_where_scores_are_frozen():
+    finding = edge_scores(make_frozen())
+    assert finding.verdict == "supported"
+    assert finding.measured == pytest.approx(1.05, rel=0.02)
+    assert "40" in finding.detail  # √(50 · 30), and the seeds
+    assert edge_scores(make_frozen(still=20.0)).verdict == "not supported"
+    assert edge_scores(make_degrees()).verdict == "undetermined"
+
+
+def test_a_figure_without_frozen_networks_has_three_panels():
+    assert len(EVERY["appendix-edge"].draw({"degrees": make_degrees()}).axes) == 3
+    assert len(EVERY["appendix-edge"].draw({"degrees": make_frozen()}).axes) == 4
+
+
 def test_degrees_are_read_with_those_of_slow_runs_beside(tmp_path):
     assert committed_degrees(tmp_path) is None
     kept, cell = make_degrees(), ["entry", "steps", "gamma", "seed"]
     for folder in (tmp_path / "one", tmp_path / "held-out" / "one"):
         folder.mkdir(parents=True)
         row = {"entry": "resnet", "predicted_by": "large_weights", "optimizer": "gd", "predicted": 2 / 3}
+        row["variant"] = "gelu, frozen query key, width 8"
         pd.DataFrame([row]).to_csv(folder / "exponents.csv", index=False)
         written = kept[[*cell, "step", "degree"]].assign(outcome="trained", regime="rich")
         written.loc[written["gamma"] > 9e3, "outcome"] = "diverged"
@@ -339,6 +370,7 @@ def test_degrees_are_read_with_those_of_slow_runs_beside(tmp_path):
     here = committed_degrees(tmp_path)
     assert set(here["campaign"]) == {"one"}
     assert set(here["entry"]) == {"resnet"}  # the other has no degree at large weights
+    assert set(here["frozen"]) == {"query key"}
     assert len(here) == 4 * 2 * 5
     np.testing.assert_allclose(here["settled"], 3)
     assert here["slow_degree"].isna().all()
