@@ -108,6 +108,6 @@ def edge_scores(degrees: pd.DataFrame) -> Finding:
 EDGE: tuple[Claim, ...] = (
     Claim("edge-degree", "just below η_crit residual networks end with a lower Euler degree than far below it",
           "this project", FIGURE, ("degrees",), edge_degree),
-    Claim("edge-scores", "transformers without a final norm pass the edge of stability by queries and keys: where these "
-          "are frozen, ηλ/2 = 1", "this project", FIGURE, ("degrees",), edge_scores),
+    Claim("edge-scores", "transformers without a final norm pass the edge of stability by queries and keys: where "
+          "these are frozen, ηλ/2 = 1", "this project", FIGURE, ("degrees",), edge_scores),
 )  # fmt: skip
