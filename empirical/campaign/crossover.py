@@ -13,7 +13,6 @@ starts smaller does, one γ₀ has to give the lazy and the rich level *and* the
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import least_squares
 from scipy.stats import t as student
 
+from empirical.campaign.again import chosen, command
 from empirical.campaign.refit import refit
 from empirical.campaign.run import UnitResult
 from empirical.trace import exact_law
@@ -70,16 +70,18 @@ def crossovers(folder: Path | str, entries: tuple[str, ...] = ()) -> pd.DataFram
         ``half_width``.
 
     Raises:
-        InputError: as ``refit`` does.
+        InputError: an entry without such units; as ``refit`` does.
     """
     units: dict[tuple[str, int], dict[str, UnitResult]] = {}
-    for unit in refit(folder).done:
-        plan = unit.plan
-        if plan.exact and plan.config.optimizer == "gd" and len(unit.points.get("eta_min", ())):
-            units.setdefault((plan.unit.entry.name, plan.unit.steps), {})[plan.unit.regime] = unit
+    known = [
+        unit for unit in refit(folder).done
+        if unit.plan.exact and unit.plan.config.optimizer == "gd" and len(unit.points.get("eta_min", ()))
+    ]  # fmt: skip
+    for unit in chosen(known, entries, folder):
+        units.setdefault((unit.plan.unit.entry.name, unit.plan.unit.steps), {})[unit.plan.unit.regime] = unit
     out = []
     for (entry, steps), regimes in units.items():
-        if not {"lazy", "rich"} <= regimes.keys() or (entries and entry not in entries):
+        if not {"lazy", "rich"} <= regimes.keys():
             continue
         law, rich = regimes["rich"].plan.law, regimes["rich"]
         table = _points(list(regimes.values()))
@@ -99,8 +101,11 @@ def crossovers(folder: Path | str, entries: tuple[str, ...] = ()) -> pd.DataFram
     return pd.DataFrame(out)
 
 
-if __name__ == "__main__":
-    at = Path(sys.argv[1])
-    made = crossovers(at, tuple(sys.argv[2:]))
-    made.to_csv(at / "crossovers.csv", index=False, float_format="%.6g")
+def _main(folder: Path, rest: list[str]) -> None:
+    made = crossovers(folder, tuple(rest))
+    made.to_csv(folder / "crossovers.csv", index=False, float_format="%.6g")
     print(made.to_string(index=False, float_format="%.3g"))
+
+
+if __name__ == "__main__":
+    command(_main, "python -m empirical.campaign.crossover FOLDER [ENTRY …]")

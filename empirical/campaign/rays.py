@@ -10,13 +10,13 @@ of the same cells, and the slope that 2/λ does have from γ to γ. ``FOLDER/ray
 from __future__ import annotations
 
 import io
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from empirical.campaign.again import chosen, command
 from empirical.campaign.degree import EXAMPLES
 from empirical.campaign.refit import refit
 from empirical.observe import Measurements, observe
@@ -36,14 +36,13 @@ def rays(folder: Path | str, entries: tuple[str, ...] = ()) -> pd.DataFrame:
         One row a cell: ``entry, steps, gamma, eta, seed, degree, sharpness, ray_exponent``, all measured here.
 
     Raises:
-        InputError: as ``refit`` does.
+        InputError: an entry without a rich unit; as ``refit`` does.
     """
     folder, parts = Path(folder), []
     table = pd.read_csv(io.StringIO((folder / "degrees.csv").read_text(encoding="utf-8")))
-    for unit in refit(folder).done:
+    rich = [unit for unit in refit(folder).done if unit.plan.unit.regime == "rich"]
+    for unit in chosen(rich, entries, folder):
         plan = unit.plan
-        if plan.unit.regime != "rich" or (entries and plan.unit.entry.name not in entries):
-            continue
         mine = table[table["entry"].eq(plan.unit.entry.name) & table["steps"].eq(plan.unit.steps)]
         mine = mine[mine["step"].eq(plan.unit.steps) & mine["regime"].eq("rich") & mine["outcome"].isin(LEARNED)]
         if mine.empty:
@@ -84,8 +83,11 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-if __name__ == "__main__":
-    at = Path(sys.argv[1])
-    made = rays(at, tuple(sys.argv[2:]))
-    made.to_csv(at / "rays.csv", index=False, float_format="%.6g")
+def _main(folder: Path, rest: list[str]) -> None:
+    made = rays(folder, tuple(rest))
+    made.to_csv(folder / "rays.csv", index=False, float_format="%.6g")
     print(summary(made).to_string(index=False, float_format="%.3f"))
+
+
+if __name__ == "__main__":
+    command(_main, "python -m empirical.campaign.rays FOLDER [ENTRY …]")

@@ -12,7 +12,6 @@ campaign fitted stand beside both degrees.
 from __future__ import annotations
 
 import io
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from empirical.campaign.again import chosen, command
 from empirical.campaign.degree import EXAMPLES, DegreeCells, fit_against, power_of, predict
 from empirical.campaign.plan import Plan
 from empirical.campaign.refit import refit
@@ -27,17 +27,12 @@ from empirical.campaign.run import UnitResult
 from empirical.observe import Measurements, observe
 from simulate import Outcome
 from simulate.residual import SLOW, UPPER
-from theory.errors import InputError
 
 
 def _rich(folder: Path, entries: tuple[str, ...]) -> list[UnitResult]:
     """Rich units of networks that are not homogeneous of their depth."""
     units = [unit for unit in refit(folder).done if unit.plan.unit.regime == "rich" and not unit.plan.exact]
-    names = sorted({unit.plan.unit.entry.name for unit in units})
-    for name in entries:
-        if name not in names:
-            raise InputError("entry", name, f"a residual network or transformer of {folder}: {', '.join(names)}")
-    return [unit for unit in units if not entries or unit.plan.unit.entry.name in entries]
+    return chosen(units, entries, folder)
 
 
 def _near(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
@@ -125,9 +120,12 @@ def summary(folder: Path | str, table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-if __name__ == "__main__":
-    at, *rest = sys.argv[1:]
+def _main(folder: Path, rest: list[str]) -> None:
     budget = int(rest.pop(0)) if rest and rest[0].isdigit() else None
-    made = slow(at, tuple(rest), steps=budget)
-    made.to_csv(Path(at) / "slow.csv", index=False, float_format="%.10g")
-    print(summary(at, made).to_string(index=False, float_format="%.3f"))
+    made = slow(folder, tuple(rest), steps=budget)
+    made.to_csv(folder / "slow.csv", index=False, float_format="%.10g")
+    print(summary(folder, made).to_string(index=False, float_format="%.3f"))
+
+
+if __name__ == "__main__":
+    command(_main, "python -m empirical.campaign.slow FOLDER [T] [ENTRY …]")

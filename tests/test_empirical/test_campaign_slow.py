@@ -9,6 +9,7 @@ import torch
 
 from empirical.campaign import parse, run_campaign
 from empirical.campaign import slow as module
+from empirical.campaign.again import command
 from empirical.campaign.crossover import crossovers, fit_crossover
 from empirical.campaign.slow import slow, summary
 from empirical.campaign.tables import save
@@ -126,4 +127,17 @@ def test_crossovers_of_a_campaign(folder):
     fits = pd.read_csv(folder / "exponents.csv")
     fit = fits[fits["entry"].eq("mlp") & fits["regime"].eq("rich") & fits["predicted_by"].eq("depth")].iloc[0]
     assert (row["fitted"], row["law"]) == pytest.approx((fit["fitted"], fit["predicted_window"]), rel=1e-5)
-    assert crossovers(folder, ("nobody",)).empty
+    with pytest.raises(InputError, match=r"nobody.*mlp"):
+        crossovers(folder, ("nobody",))
+
+
+def test_commands_say_what_is_wrong(folder, capsys, monkeypatch):
+    for rest in ([], [str(folder), "nobody"], [str(folder / "nowhere")]):
+        monkeypatch.setattr("sys.argv", ["command", *rest])
+        with pytest.raises(SystemExit) as stop:
+            command(lambda at, names: print(crossovers(at, tuple(names))), "python -m … FOLDER")
+        assert stop.value.code == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    monkeypatch.setattr("sys.argv", ["command", str(folder), "mlp"])
+    command(lambda at, names: print(len(crossovers(at, tuple(names)))), "")
+    assert capsys.readouterr().out == "1\n"
