@@ -13,7 +13,7 @@ import pytest
 import richscape
 
 NETWORK = (
-    "--out --arch --depth --width --activation --strides --blocks --norm --final-norm --norm-gain --heads --patch"
+    "--out --arch --depth --width --activation --strides --blocks --norm --final-norm --norm-gain --heads --patch --frozen"
     " --data --data-root --image-size --batch-size --label-noise --loss --optimizer --beta --schedule --warmup"
     " --weight-decay --gamma --steps --seeds --device --workers"
 )
