@@ -13,8 +13,8 @@ import pytest
 import richscape
 
 NETWORK = (
-    "--out --arch --depth --width --activation --strides --blocks --norm --final-norm --norm-gain --heads --patch --frozen"
-    " --data --data-root --image-size --batch-size --label-noise --loss --optimizer --beta --schedule --warmup"
+    "--out --arch --depth --width --activation --strides --blocks --norm --final-norm --norm-gain --heads --patch"
+    " --frozen --data --data-root --image-size --batch-size --label-noise --loss --optimizer --beta --schedule --warmup"
     " --weight-decay --gamma --steps --seeds --device --workers"
 )
 OPTIONS = {
