@@ -9,17 +9,13 @@ of the same cells, and the slope that 2/λ does have from γ to γ. ``FOLDER/ray
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from empirical.campaign.again import chosen, command
-from empirical.campaign.degree import EXAMPLES
+from empirical.campaign.again import chosen, command, just_below, measure_again
 from empirical.campaign.refit import refit
-from empirical.observe import Measurements, observe
 from simulate import fit_power_law
 
 LEARNED = ("trained", "catapult")
@@ -39,24 +35,17 @@ def rays(folder: Path | str, entries: tuple[str, ...] = ()) -> pd.DataFrame:
         InputError: an entry without a rich unit; as ``refit`` does.
     """
     folder, parts = Path(folder), []
-    table = pd.read_csv(io.StringIO((folder / "degrees.csv").read_text(encoding="utf-8")))
     rich = [unit for unit in refit(folder).done if unit.plan.unit.regime == "rich"]
     for unit in chosen(rich, entries, folder):
-        plan = unit.plan
-        mine = table[table["entry"].eq(plan.unit.entry.name) & table["steps"].eq(plan.unit.steps)]
-        mine = mine[mine["step"].eq(plan.unit.steps) & mine["regime"].eq("rich") & mine["outcome"].isin(LEARNED)]
+        plan, mine = unit.plan, just_below(folder, unit.plan)
+        mine = mine[mine["outcome"].isin(LEARNED)]
         if mine.empty:
             continue
-        names = ("euler_degree", "sharpness", "ray_exponent")
-        wanted = tuple((name, (plan.config.steps,)) for name in names)
-        what = Measurements(wanted, examples=EXAMPLES, sample="fresh", eigenvalues=1)
-        columns: dict[str, Any] = {name: mine[name].to_numpy() for name in ("gamma", "eta", "seed")}
-        found = observe(plan.config, measurements=what, **columns)
-        measured = {
-            new: found.measured[name][:, 0]
-            for new, name in zip(("degree", "sharpness", "ray_exponent"), names, strict=True)
-        }
-        parts.append(pd.DataFrame({"entry": plan.unit.entry.name, "steps": plan.unit.steps, **columns, **measured}))
+        made = measure_again(plan.config, mine, ("euler_degree", "sharpness", "ray_exponent"))
+        made = made.drop(columns="outcome").rename(columns={"euler_degree": "degree"})
+        made.insert(0, "entry", plan.unit.entry.name)
+        made.insert(1, "steps", plan.unit.steps)
+        parts.append(made)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 

@@ -11,7 +11,6 @@ campaign fitted stand beside both degrees.
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from empirical.campaign.again import chosen, command
-from empirical.campaign.degree import EXAMPLES, DegreeCells, fit_against, power_of, predict
-from empirical.campaign.plan import Plan
+from empirical.campaign.again import chosen, command, just_below, measure_again
+from empirical.campaign.degree import DegreeCells, fit_against, power_of, predict
 from empirical.campaign.refit import refit
 from empirical.campaign.run import UnitResult
-from empirical.observe import Measurements, observe
 from simulate import Outcome
 from simulate.residual import SLOW, UPPER
 
@@ -33,13 +30,6 @@ def _rich(folder: Path, entries: tuple[str, ...]) -> list[UnitResult]:
     """Rich units of networks that are not homogeneous of their depth."""
     units = [unit for unit in refit(folder).done if unit.plan.unit.regime == "rich" and not unit.plan.exact]
     return chosen(units, entries, folder)
-
-
-def _near(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """Ends of the cells just below eta_crit."""
-    unit = plan.unit
-    mine = table["entry"].eq(unit.entry.name) & table["steps"].eq(unit.steps) & table["regime"].eq("rich")
-    return table[mine & table["step"].eq(unit.steps)]
 
 
 def slow(folder: Path | str, entries: tuple[str, ...] = (), *, steps: int | None = None) -> pd.DataFrame:
@@ -58,25 +48,16 @@ def slow(folder: Path | str, entries: tuple[str, ...] = (), *, steps: int | None
         InputError: an entry that the campaign has not run; as ``refit`` does.
     """
     folder, parts = Path(folder), []
-    table = pd.read_csv(io.StringIO((folder / "degrees.csv").read_text(encoding="utf-8")))
     for unit in _rich(folder, entries):
-        plan, mine = unit.plan, _near(table, unit.plan)
+        plan, mine = unit.plan, just_below(folder, unit.plan)
         if mine.empty or steps not in {None, plan.unit.steps}:
             continue
         config = replace(plan.config, steps=SLOW * plan.config.steps)
-        what = Measurements(
-            tuple((name, (config.steps,)) for name in ("euler_degree", "sharpness")),
-            examples=EXAMPLES, sample="fresh", eigenvalues=1,
-        )  # fmt: skip
-        columns: dict[str, Any] = {name: mine[name].to_numpy() for name in ("gamma", "eta", "seed")}
-        columns["eta"] = columns["eta"] / SLOW
-        found = observe(config, measurements=what, **columns)
-        parts.append(pd.DataFrame({
-            "entry": plan.unit.entry.name, "steps": plan.unit.steps, **columns,
-            "outcome": [Outcome(value).label for value in found.cells.outcome],
-            "degree": found.measured["euler_degree"][:, 0], "sharpness": found.measured["sharpness"][:, 0],
-            "near": mine["degree"].to_numpy(),
-        }))  # fmt: skip
+        made = measure_again(config, mine.assign(eta=mine["eta"] / SLOW), ("euler_degree", "sharpness"))
+        made = made.rename(columns={"euler_degree": "degree"}).assign(near=mine["degree"].to_numpy())
+        made.insert(0, "entry", plan.unit.entry.name)
+        made.insert(1, "steps", plan.unit.steps)
+        parts.append(made)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 

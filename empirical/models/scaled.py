@@ -124,9 +124,9 @@ class ScaledArchitecture(ABC):
         """
         names = list(self.scales)
         for one in self.frozen:
-            if not any(_is(name, one) for name in names):
+            if not any(_meant(name, one) for name in names):
                 raise InputError("frozen", one, "names of tensors, or parts of them: " + ", ".join(names))
-        moving = tuple(name for name in names if not any(_is(name, one) for one in self.frozen))
+        moving = tuple(name for name in names if not any(_meant(name, one) for one in self.frozen))
         if not moving:
             raise InputError("frozen", self.frozen, "fewer tensors: nothing is left to train")
         return moving
@@ -212,7 +212,7 @@ class ScaledArchitecture(ABC):
         return FusedNetworkStack(drawn, starts, self.rates(placement.optimizer.normalized), placement)
 
 
-def _is(name: str, given: str) -> bool:
+def _meant(name: str, given: str) -> bool:
     """Whether a tensor is meant by a name, or a part of one."""
     return given == name or given in name.split(".")
 

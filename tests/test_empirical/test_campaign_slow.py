@@ -11,6 +11,7 @@ from empirical.campaign import parse, run_campaign
 from empirical.campaign import slow as module
 from empirical.campaign.again import command
 from empirical.campaign.crossover import crossovers, fit_crossover
+from empirical.campaign.rays import rays
 from empirical.campaign.slow import slow, summary
 from empirical.campaign.tables import save
 from empirical.store import RunDirectory
@@ -80,6 +81,17 @@ def test_slower_and_longer(folder):
     fits = pd.read_csv(folder / "exponents.csv")
     fit = fits[fits["entry"].eq("resnet") & fits["predicted_by"].eq("euler_degree")].iloc[0]
     assert (row["fitted"], row["near"]) == pytest.approx((fit["fitted"], fit["predicted_window"]), rel=1e-5)
+
+
+def test_rays_of_the_same_cells(folder):
+    kept = pd.read_csv(folder / "degrees.csv")
+    kept = kept[kept["entry"].eq("resnet") & kept["step"].eq(60) & kept["outcome"].isin(["trained", "catapult"])]
+    table = rays(folder)
+    assert table.columns.tolist() == ["entry", "steps", "gamma", "eta", "seed", "degree", "sharpness", "ray_exponent"]
+    np.testing.assert_allclose(table["degree"], kept["degree"], rtol=1e-6)
+    assert np.isfinite(table["ray_exponent"]).all()
+    with pytest.raises(InputError, match=r"nobody.*resnet"):
+        rays(folder, ("nobody",))
 
 
 def test_other_budgets_and_unknown_entries(folder):
