@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import sympy as sp
@@ -39,6 +39,7 @@ from numpy.typing import ArrayLike
 
 from theory.derivation import Step
 from theory.errors import InputError, positive_array, positive_integer, positive_number
+from theory.output_flow import ascend, slopes
 from theory.quadrature import FloatArray
 
 _blocks = sp.Symbol("B", integer=True, positive=True)
@@ -255,26 +256,14 @@ def _network(theta: FloatArray, normalized: bool) -> complex:
 
 
 def _gradient(theta: FloatArray, normalized: bool) -> FloatArray:
-    step = 1e-30
-    return np.array([_network(theta + 1j * step * unit, normalized).imag / step for unit in np.eye(len(theta))])
+    return slopes(partial(_network, normalized=normalized), theta)
 
 
 def _flow(theta: FloatArray, normalized: bool, outputs: Sequence[float]) -> list[FloatArray]:
-    # d θ/d ln F = F ∇F/|∇F|², by steps of 1/100 and a last one that meets each output
-    def slope(at: FloatArray) -> FloatArray:
-        gradient = _gradient(at, normalized)
-        return gradient * _network(at, normalized).real / float(gradient @ gradient)
-
-    found = []
+    """Weights along the flow, where F is each of these."""
+    found, network = [], partial(_network, normalized=normalized)
     for output in outputs:
-        way = np.log(output / _network(theta, normalized).real)
-        count = max(1, int(np.ceil(abs(way) * 100)))
-        for _ in range(count):
-            h = way / count
-            k1 = slope(theta)
-            k2 = slope(theta + h / 2 * k1)
-            k3 = slope(theta + h / 2 * k2)
-            theta = theta + h / 6 * (k1 + 2 * k2 + 2 * k3 + slope(theta + h * k3))
+        theta = ascend(network, theta, float(np.log(output / network(theta).real)))
         found.append(theta)
     return found
 

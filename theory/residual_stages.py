@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import sympy as sp
@@ -30,6 +30,7 @@ from scipy.integrate import solve_ivp
 
 from theory.derivation import Step
 from theory.errors import InputError, positive_array, positive_integer, positive_number
+from theory.output_flow import ascend, slopes
 from theory.quadrature import FloatArray
 
 _first, _second = sp.symbols("B_1 B_2", integer=True, positive=True)
@@ -179,25 +180,11 @@ def _network(theta: FloatArray, blocks: tuple[int, int]) -> complex:
 
 
 def _slopes(theta: FloatArray, blocks: tuple[int, int]) -> FloatArray:
-    step = 1e-30
-    return np.array([_network(theta + 1j * step * unit, blocks).imag / step for unit in np.eye(len(theta))])
+    return slopes(partial(_network, blocks=blocks), theta)
 
 
 def _ascend(theta: FloatArray, blocks: tuple[int, int], logs: float) -> FloatArray:
-    """Follow d θ/d ln F = F ∇F/|∇F|² until ln F has grown by ``logs``, by steps of about 1/50."""
-
-    def pace(at: FloatArray) -> FloatArray:
-        gradient = _slopes(at, blocks)
-        return gradient * _network(at, blocks).real / float(gradient @ gradient)
-
-    count = max(1, int(np.ceil(abs(logs) * 50)))
-    h = logs / count
-    for _ in range(count):
-        k1 = pace(theta)
-        k2 = pace(theta + h / 2 * k1)
-        k3 = pace(theta + h / 2 * k2)
-        theta = theta + h / 6 * (k1 + 2 * k2 + 2 * k3 + pace(theta + h * k3))
-    return theta
+    return ascend(partial(_network, blocks=blocks), theta, logs)
 
 
 _CASES = (((2, 2), (1.0, 1.0, 1.0, 1.0, 1.0)), ((1, 2), (0.3, 0.8, 0.7, 0.4, 0.6)), ((3, 1), (0.5, 0.4, 1.2, 0.9, 0.3)))
