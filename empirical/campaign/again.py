@@ -18,6 +18,9 @@ from empirical.shard import TrainingConfig
 from simulate import Outcome
 from theory.errors import InputError
 
+LEARNED = ("trained", "catapult")
+"""Outcomes of cells that learned."""
+
 
 def chosen(units: Sequence[UnitResult], entries: Sequence[str], folder: Path | str) -> list[UnitResult]:
     """The units of some entries.

@@ -14,11 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from empirical.campaign.again import chosen, command, just_below, measure_again
+from empirical.campaign.again import LEARNED, chosen, command, just_below, measure_again
 from empirical.campaign.refit import refit
 from simulate import fit_power_law
-
-LEARNED = ("trained", "catapult")
 
 
 def rays(folder: Path | str, entries: tuple[str, ...] = ()) -> pd.DataFrame:

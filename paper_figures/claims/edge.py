@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from empirical.campaign.again import LEARNED
 from paper_figures.claims.tables import HELD_OUT, RESULTS, campaign_name
 from paper_figures.ledger import NOT_SUPPORTED, SUPPORTED, UNDETERMINED, Claim, Finding, above, mean_interval
 
 FIGURE = "appendix-edge"
-LEARNED = ("trained", "catapult")
 FROZEN = r"frozen ([^,]*)"
 SCORES = "query key"
 """What makes the scores of an attention: its queries and keys."""
