@@ -49,12 +49,11 @@ def committed_degrees(folder: Path = RESULTS) -> pd.DataFrame | None:
         if "regime" in rows:
             rows = rows[rows["regime"].eq("rich")]
         rows = rows[rows["outcome"].isin(LEARNED)].merge(about, left_on="entry", right_index=True)
-        rows["slow_degree"] = np.nan
         slow = file.with_name("slow.csv")
         if slow.exists():
             again = pd.read_csv(slow)
             again = again[again["outcome"].isin(LEARNED)].rename(columns={"degree": "slow_degree"})
-            rows = rows.drop(columns="slow_degree").merge(again[[*CELL, "slow_degree"]], on=CELL, how="left")
+            rows = rows.merge(again[[*CELL, "slow_degree"]], on=CELL, how="left")
         out.append(rows.assign(campaign=campaign_name(folder, file.parent)).reindex(columns=COLUMNS))
     joined = pd.concat(out, ignore_index=True) if out else pd.DataFrame()
     return joined if len(joined) else None
