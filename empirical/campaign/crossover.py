@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 from scipy.optimize import least_squares
-from scipy.stats import t as student
 
 from empirical.campaign.again import chosen, command
+from empirical.campaign.law_rows import joined
 from empirical.campaign.refit import refit
 from empirical.campaign.run import UnitResult
 from empirical.trace import exact_law
@@ -47,13 +48,8 @@ def fit_crossover(gamma: ArrayLike, eta: ArrayLike, **law: Any) -> tuple[float, 
     def left(at: FloatArray) -> FloatArray:
         return np.asarray(logs - at[1] - np.log(exact_law("eta_min", gammas * np.exp(-at[0]), **law)))
 
-    found = least_squares(left, [0.0, 0.0], x_scale=[1.0, 1.0])
+    found = least_squares(left, [0.0, 0.0])
     return float(np.exp(found.x[0])), float(np.exp(found.x[1])), float(np.std(found.fun) / np.log(10))
-
-
-def _points(units: list[UnitResult]) -> pd.DataFrame:
-    parts = [unit.points["eta_min"] for unit in units]
-    return pd.DataFrame({name: np.concatenate([getattr(p, name) for p in parts]) for name in ("gamma", "seed", "eta")})
 
 
 def crossovers(folder: Path | str, entries: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -84,14 +80,16 @@ def crossovers(folder: Path | str, entries: tuple[str, ...] = ()) -> pd.DataFram
         if not {"lazy", "rich"} <= regimes.keys():
             continue
         law, rich = regimes["rich"].plan.law, regimes["rich"]
-        table = _points(list(regimes.values()))
-        fits = np.array([fit_crossover(rows["gamma"], rows["eta"], **law) for _, rows in table.groupby("seed")])
-        logs = np.log(fits[:, 0])
-        half = student.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)) if len(logs) > 1 else np.inf
+        traced = joined("eta_min", regimes.values())
+        seeds = [traced.seed == seed for seed in np.unique(traced.seed)]
+        fits = np.array([fit_crossover(traced.gamma[mine], traced.eta[mine], **law) for mine in seeds])
+        logs, ends = np.log(fits[:, 0]), (-np.inf, np.inf)
+        if len(logs) > 1:
+            ends = stats.t.interval(0.95, len(logs) - 1, loc=logs.mean(), scale=stats.sem(logs))
         middle, found = float(np.exp(logs.mean())), rich.points["eta_min"]
         fit = rich.fits["eta_min", "depth"]
-        row: dict[str, Any] = {"entry": entry, "steps": steps, "points": len(table), "crossover": middle}
-        row |= {"crossover_low": middle * np.exp(-half), "crossover_high": middle * np.exp(half)}
+        row: dict[str, Any] = {"entry": entry, "steps": steps, "points": len(traced), "crossover": middle}
+        row |= {"crossover_low": np.exp(ends[0]), "crossover_high": np.exp(ends[1])}
         row["misfit"] = fits[:, 2].mean()
         for name, scale in (("law", 1.0), ("moved", middle)):
             curve = exact_law("eta_min", found.gamma / scale, **law)

@@ -94,8 +94,17 @@ def _ratio_rows(one: UnitResult, base: UnitResult) -> list[dict[str, Any]]:
     return rows
 
 
-def _joined(boundary: str, units: Iterable[UnitResult], seed: int | None = None) -> BoundaryPoints:
-    """Points of one boundary in several units, of one seed or of all."""
+def joined(boundary: str, units: Iterable[UnitResult], seed: int | None = None) -> BoundaryPoints:
+    """Points of one boundary in several units.
+
+    Args:
+        boundary: which.
+        units: those that traced it give theirs.
+        seed: only of this seed; of all when ``None``.
+
+    Returns:
+        All of their points, γ, η and brackets.
+    """
     rows = [
         row
         for points in (one.points[boundary] for one in units if boundary in one.points)
@@ -112,7 +121,7 @@ def _apex_rows(regimes: dict[str, UnitResult]) -> list[dict[str, Any]]:
         return []
     units, plan = list(regimes.values()), one.plan
     names, seeds = ("eta_min", "eta_crit"), plan.unit.entry.every_seed
-    apexes = [closing(*(_joined(name, units, seed) for name in names)) for seed in seeds]
+    apexes = [closing(*(joined(name, units, seed) for name in names)) for seed in seeds]
     there = [apex for apex in apexes if apex is not None]
     if not there:
         return []
@@ -150,7 +159,7 @@ def _bump_rows(regimes: dict[str, UnitResult]) -> list[dict[str, Any]]:
     slope = 2 / plan.law["depth"] if guess is None else guess.slope
     rows = []
     for boundary in CROSSING_OVER:
-        points = _joined(boundary, regimes.values())
+        points = joined(boundary, regimes.values())
         if not len(points) or not slope < 2 or (boundary == "eta_max" and plan.config.loss != "mse"):
             continue
         found = measure_bump(
