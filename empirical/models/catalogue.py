@@ -138,7 +138,8 @@ def complete(arch: str, given: Shape, example_shape: tuple[int, ...]) -> Shape:
         derived = 2 + (2 if arch == "resnet" else 4) * out["blocks"]
     if given.depth not in {None, derived}:
         raise InputError("depth", given.depth, f"not given, or {derived}, which follows from the other options")
-    out["frozen"] = tuple(out["frozen"]) if arch != "cnn" else None
+    if "frozen" in out:
+        out["frozen"] = tuple(out["frozen"])
     if arch == "vit" and out["patch"] is None:
         out["patch"] = -(-example_shape[-1] // 4)
     return Shape(**out | {"depth": derived})

@@ -155,7 +155,8 @@ class ScaledArchitecture(ABC):
         Returns:
             The number.
         """
-        return sum(prod(self.scales[name].shape) for name in self.trained())
+        scales = self.scales
+        return sum(prod(scales[name].shape) for name in self.trained())
 
     def module(self, seed: int) -> nn.Module:
         """One network at its θ₀.
@@ -181,8 +182,8 @@ class ScaledArchitecture(ABC):
         Returns:
             One entry a tensor.
         """
-        trained = {name: self.scales[name] for name in self.trained()}
-        return {n: s.normalized_learning_rate if normalized else s.learning_rate for n, s in trained.items()}
+        scales, rate = self.scales, "normalized_learning_rate" if normalized else "learning_rate"
+        return {name: getattr(scales[name], rate) for name in self.trained()}
 
     def drawn(self) -> FusedNetwork | None:
         """The layers for the compiled loops.
