@@ -1,0 +1,199 @@
+"""Holds eta_min of a campaign against gradient flow of the very networks, in which nothing is fitted.
+
+``python -m empirical.campaign.flow FOLDER [ENTRY …]``
+
+From each network's θ₀ flow is followed until the loss on the examples that its training starts with is ``level`` of
+itself (``measure.flow``). It gets there at τ(γ), and descent of T small steps has to get there at
+
+    η_min(γ) = γ τ(γ) / (1 − q/2)T,
+
+where q is the share of the steps that the tail averages. This is known from θ₀ and the data, before anything is
+trained, for every γ and both regimes, and absolutely. ``FOLDER/flow.csv`` gets a row a network and γ; rows that are
+there already are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from empirical.campaign.again import chosen, command
+from empirical.campaign.refit import refit
+from empirical.campaign.run import UnitResult
+from empirical.measure.flow import flow_time
+from empirical.measure.modules import networks_of
+from empirical.networks import Networks
+from empirical.shard import TrainingConfig
+from simulate import ScalingFit, fit_power_law
+
+EXAMPLES = 4096
+"""Over which the loss of flow is averaged (at least). With fewer flow learns them by heart: with 1024 its time is up to
+0.04 decades too short."""
+
+KEY = ["entry", "gamma", "seed"]
+COLUMNS = [*KEY, "tau"]
+
+
+def starting(config: TrainingConfig, seed: int, gamma: NDArray[np.float64]) -> Networks:
+    """Networks at θ₀, one for each γ.
+
+    Args:
+        config: what they are.
+        seed: of θ₀.
+        gamma: feature-learning strengths, shape ``(cells,)``.
+
+    Returns:
+        The networks.
+    """
+    spec = config.spec()
+    module = spec.module(seed)
+    return networks_of(
+        module, [module] * len(gamma), example_shape=spec.example_shape, gamma=gamma, rates=spec.rates(), seed=seed
+    )  # fmt: skip
+
+
+def first_examples(config: TrainingConfig, seed: int, count: int = EXAMPLES) -> tuple[torch.Tensor, torch.Tensor]:
+    """What training starts with.
+
+    Args:
+        config: of the training.
+        seed: of the data stream.
+        count: how many; as many whole batches as hold them.
+
+    Returns:
+        Inputs ``(n, input_dim)`` and targets ``(n, classes)``, float64.
+    """
+    stream = config.stream(seed)
+    batches = [stream(step) for step in range(-(-count // config.batch_size))]
+    x, y = (torch.cat([batch[i] for batch in batches]).double() for i in (0, 1))
+    return x, y
+
+
+def _known(unit: UnitResult) -> bool:
+    """Whether gradient flow is what its training follows when η is small."""
+    config = unit.plan.config
+    plain = config.optimizer == "gd" and config.schedule == "constant" and config.weight_decay == 0
+    return plain and len(unit.points.get("eta_min", ())) > 0
+
+
+def flows(
+    folder: Path | str,
+    entries: tuple[str, ...] = (),
+    known: pd.DataFrame | None = None,
+    keep: Callable[[pd.DataFrame], None] = lambda table: None,
+) -> pd.DataFrame:
+    """Follow flow for every network and γ at which a campaign traced eta_min under gradient descent.
+
+    Args:
+        folder: of the campaign.
+        entries: names of entries; all when empty.
+        known: rows made before.
+        keep: is given all rows after every network.
+
+    Returns:
+        One row a network and γ: ``entry, gamma, seed, tau``, τ = ηt/γ, with those that were known.
+
+    Raises:
+        InputError: an entry without such points; as ``refit`` does.
+    """
+    parts = [] if known is None else [known]
+    for unit in chosen([unit for unit in refit(folder).done if _known(unit)], entries, folder):
+        config, points = unit.plan.config, unit.points["eta_min"]
+        wanted = pd.DataFrame({"entry": unit.plan.unit.entry.name, "gamma": points.gamma, "seed": points.seed})
+        for part in parts:  # budgets share their γ, and so do networks
+            wanted = wanted[~_keys(wanted).isin(_keys(part))]
+        for seed, rows in wanted.groupby("seed"):
+            x, y = first_examples(config, int(str(seed)))
+            networks = starting(config, int(str(seed)), rows["gamma"].to_numpy())
+            tau = flow_time(networks, x, y, loss=config.loss, level=config.thresholds.level)
+            parts.append(rows.assign(tau=tau))
+            keep(pd.concat(parts, ignore_index=True))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+
+
+def _keys(rows: pd.DataFrame) -> pd.MultiIndex:
+    """Networks and γ, with as many digits as tables keep."""
+    return pd.MultiIndex.from_frame(rows[KEY].assign(gamma=[f"{gamma:.8g}" for gamma in rows["gamma"]]))
+
+
+def _law(unit: UnitResult, table: pd.DataFrame) -> NDArray[np.float64]:
+    """The eta_min of flow at the points of a unit; NaN where it is not known."""
+    points, config = unit.points["eta_min"], unit.plan.config
+    at = pd.DataFrame({"entry": unit.plan.unit.entry.name, "gamma": points.gamma, "seed": points.seed})
+    tau = table.set_index(_keys(table))["tau"].reindex(_keys(at)).to_numpy()
+    steps = (1 - config.thresholds.tail_fraction / 2) * config.steps
+    return np.asarray(points.gamma * tau / steps)
+
+
+def summary(folder: Path | str, table: pd.DataFrame) -> pd.DataFrame:
+    """Hold eta_min of a campaign against flow.
+
+    Args:
+        folder: of the campaign.
+        table: as ``flows`` makes it.
+
+    Returns:
+        One row a unit: ``entry, steps, regime, points``; the geometric mean of eta_min over that of flow with its 95 %
+        interval over seeds, ``ratio, ratio_low, ratio_high``, and the spread of its logarithm in decades, ``spread``;
+        the slopes of flow and of the toy's law over the points with the verdicts of the fitted one, ``flow,
+        flow_verdict, toy, toy_verdict`` (NaN where no toy has its degree), ``fitted`` and ``half_width``.
+    """
+    out = []
+    for unit in refit(folder).done:
+        if not _known(unit):
+            continue
+        points, law, plan = unit.points["eta_min"], _law(unit, table), unit.plan
+        good = np.isfinite(law)
+        if not good.any():
+            continue
+        logs = pd.Series(np.log(points.eta[good] / law[good]))
+        mean, ends = logs.mean(), (-np.inf, np.inf)
+        by_seed = logs.groupby(points.seed[good]).mean()
+        if len(by_seed) > 1:
+            ends = stats.t.interval(0.95, len(by_seed) - 1, loc=by_seed.mean(), scale=stats.sem(by_seed))
+        fit = _fit(unit, law, good)
+        toy = unit.fits.get(("eta_min", "depth"))
+        row: dict[str, Any] = {"entry": plan.unit.entry.name, "steps": plan.unit.steps, "regime": plan.unit.regime}
+        row |= {"points": int(good.sum()), "ratio": np.exp(mean)}
+        row |= {"ratio_low": np.exp(ends[0]), "ratio_high": np.exp(ends[1]), "spread": logs.std() / np.log(10)}
+        row |= {"flow": fit.predicted_window, "flow_verdict": fit.verdict}
+        row |= {
+            "toy": np.nan if toy is None else toy.predicted_window,
+            "toy_verdict": "" if toy is None else toy.verdict,
+        }
+        out.append(row | {"fitted": fit.exponent, "half_width": fit.half_width})
+    return pd.DataFrame(out)
+
+
+def _fit(unit: UnitResult, law: NDArray[np.float64], good: NDArray[np.bool_]) -> ScalingFit:
+    points = unit.points["eta_min"]
+    return fit_power_law(
+        points.gamma[good],
+        points.eta[good],
+        eta_low=points.eta_low[good],
+        eta_high=points.eta_high[good],
+        seed=points.seed[good],
+        window=(unit.plan.window.low, unit.plan.window.high),
+        law=law[good],
+    )
+
+
+def _main(folder: Path, rest: list[str]) -> None:
+    file = folder / "flow.csv"
+
+    def keep(table: pd.DataFrame) -> None:
+        table.to_csv(file, index=False, float_format="%.8g")
+
+    made = flows(folder, tuple(rest), pd.read_csv(file) if file.exists() else None, keep)
+    print(summary(folder, made).to_string(index=False, float_format="%.3f"))
+
+
+if __name__ == "__main__":
+    command(_main, "python -m empirical.campaign.flow FOLDER [ENTRY …]")

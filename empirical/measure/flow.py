@@ -1,0 +1,232 @@
+"""How long gradient flow takes to lower the loss of a network, and how its kernel grows as it does.
+
+Flow moves the weights by dw/d(ηt) = −∂ℓ/∂w in the metric of the update (``empirical.networks``). It is integrated here
+in the fall p = 1 − ℓ/ℓ₀ of the loss instead of time,
+
+    dw/dp = −ℓ₀ ∇ℓ/|∇ℓ|²,      d(ηt)/dp = ℓ₀/|∇ℓ|²,
+
+which takes the same few hundred evaluations on a plateau as behind it, where flow in t would blow up.
+
+While f is small the residual is that of the start, r₀ = −∂ℓ/∂f at f = 0, and the loss falls with the *alignment*
+
+    B(θ) = ⟨r₀, F(θ) − F(θ₀)⟩ / ⟨r₀, r₀⟩,      K(B) = ⟨r₀, r₀⟩ |∇B|²,      dB/dτ = K(B),   τ = ηt/γ
+
+(means over examples, sums over classes), which contains neither γ nor η: one path from θ₀ serves all γ, and f has come
+to the size of the targets, in their direction, where B = γ. K is the mean of the tangent kernel in that direction. For
+the deep linear toy, B = w^L − 1 and K = L (1 + B)^{2 − 2/L}; a network that is homogeneous of degree D ends in
+K ∝ B^{2 − 2/D}, and how it gets there is a property of its start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.integrate import solve_ivp
+from torch import Tensor
+
+from empirical.losses import LOSSES
+from empirical.measure.batched import inputs, slices
+from empirical.networks import Networks
+from theory.errors import InputError, one_of, positive_number
+
+FloatArray = NDArray[np.float64]
+
+TOLERANCE = 1e-2
+"""Relative error a step of the integration; times come out within 10⁻³ decades. Gradients jump where units switch, so
+orders above 3 gain nothing."""
+
+SMALLEST = 1e-8
+"""Of what time and weights would be if the kernel stayed what it is at the start: what errors need not be below."""
+
+ROWS = 128
+"""Examples that are sent through a network at once: their activations stay in a core's cache."""
+
+SINGLE = 1e-2
+"""γ from which F − F₀ bears the rounding of single precision; tenths of a per cent of f at the end."""
+
+Objective = Callable[[Tensor, slice], Tensor]
+"""Takes F − F₀ of some examples, ``(rows, classes)``, and which they are; gives their share of what flow lowers."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """Gradient flow of one network.
+
+    Attributes:
+        time: ηt at every fall of the objective that was asked for, NaN where it was not reached.
+        slope: |∇|² of the objective there, same shape.
+        evaluations: gradients that it took.
+    """
+
+    time: FloatArray
+    slope: FloatArray
+    evaluations: int
+
+
+class _Weights:
+    """The trained weights of one network as one vector, in the metric of the update, from θ₀ on."""
+
+    def __init__(self, network: Networks, x: Tensor) -> None:
+        self.dtype = torch.float32 if float(network.gamma[0]) >= SINGLE else torch.float64
+        self.network = replace(network, fixed={name: self._cast(tensor) for name, tensor in network.fixed.items()})
+        self.x = inputs(network, x).to(self.dtype)
+        self.shapes = {name: tensor.shape for name, tensor in network.start.items()}
+        self.sizes = [shape.numel() for shape in self.shapes.values()]
+        self.start = torch.cat([tensor.reshape(-1) for tensor in network.start.values()])
+        each = [torch.full((size,), network.rates[n] ** 0.5) for n, size in zip(self.shapes, self.sizes, strict=True)]
+        self.scale = torch.cat(each).to(self.start)
+        with torch.no_grad():
+            still = torch.zeros_like(self.start)
+            self.output = [self._raw(still, part) for part in slices(len(self.x), ROWS)]
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+    def _raw(self, moved: Tensor, part: slice) -> Tensor:
+        parts = torch.split((self.start + self.scale * moved).to(self.dtype), self.sizes)
+        weights = {n: part.reshape(shape) for (n, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        return self.network.one(weights, self.x[part])
+
+    def gradient(self, moved: FloatArray, objective: Objective) -> FloatArray:
+        """Gradient of an objective, ``(weights,)``."""
+        at = torch.from_numpy(moved.copy()).to(self.start).requires_grad_()
+        total = torch.zeros_like(self.start)
+        for part, before in zip(slices(len(self.x), ROWS), self.output, strict=True):
+            value = objective((self._raw(at, part) - before).double(), part)
+            total += torch.autograd.grad(value, at)[0]
+        return total.cpu().numpy()
+
+
+def descend(network: Networks, x: Tensor, objective: Objective, falls: ArrayLike) -> Path:
+    """Follow gradient flow of one network from θ₀.
+
+    Args:
+        network: one cell; its displacement is ignored.
+        x: inputs ``(n, input_dim)``.
+        objective: what flow lowers.
+        falls: by how much, ascending and positive, in the units of the objective.
+
+    Returns:
+        The path at these falls.
+    """
+    weights, falls = _Weights(network, x), np.asarray(falls, dtype=np.float64)
+
+    def slope(at: FloatArray) -> tuple[float, FloatArray]:
+        gradient = weights.gradient(at[:-1], objective)
+        return float(gradient @ gradient), gradient
+
+    def rates(_: float, at: FloatArray) -> FloatArray:
+        square, gradient = slope(at)
+        return np.append(-gradient, 1.0) / square
+
+    still = np.zeros(len(weights.start) + 1)
+    square, _ = slope(still)
+    # what lazy weights would come to: falls/|∇|² for the time and falls/|∇| for all weights together
+    least = np.full(len(still), falls[-1] / np.sqrt(square * len(weights.start)))
+    least[:-1] = np.minimum(least[:-1], float(weights.start.div(weights.scale).square().mean().sqrt()))
+    least[-1] = falls[-1] / square
+    found = solve_ivp(
+        rates, (0.0, falls[-1]), still, method="RK23", t_eval=falls, rtol=TOLERANCE, atol=SMALLEST * least
+    )  # fmt: skip
+    reached = found.y.shape[1]
+    out = np.full((2, len(falls)), np.nan)
+    out[0, :reached] = found.y[-1]
+    out[1, :reached] = [slope(at)[0] for at in found.y.T]
+    return Path(out[0], out[1], found.nfev)
+
+
+def _loss(loss: str, y: Tensor, gamma: float) -> Objective:
+    function, target = LOSSES[one_of("loss", loss, tuple(LOSSES))], y.T[None]
+
+    def share(moved: Tensor, part: slice) -> Tensor:
+        mean = function(moved.T[None] / gamma, target[:, :, part])[0][0]
+        return mean * (len(moved) / len(y))
+
+    return share
+
+
+def flow_time(
+    networks: Networks, x: Tensor, y: Tensor, *, loss: str = "mse", level: float = 0.9
+) -> FloatArray:  # fmt: skip
+    """Rescaled time that gradient flow takes from θ₀ until the loss on these examples is ``level`` of its first value.
+
+    The η at which descent of T small steps gets there is γτ/T: a network's own eta_min, in which nothing is fitted.
+
+    Args:
+        networks: C cells; their displacement is ignored.
+        x: inputs ``(n, input_dim)``, shared by the cells.
+        y: targets ``(n, classes)``.
+        loss: ``mse`` or ``cross-entropy``, as in ``empirical.losses``.
+        level: of the loss at f = 0; above 0 and below 1.
+
+    Returns:
+        τ = ηt/γ, η without the width multiplier, shape ``(cells,)``; NaN where flow does not get there.
+
+    Raises:
+        InputError: an unknown loss, a level out of range, or inputs of another size.
+    """
+    if not 0 < positive_number("level", level) < 1:
+        raise InputError("level", level, "above 0 and below 1")
+    out = []
+    for cell, gamma in enumerate(networks.gamma.tolist()):
+        objective = _loss(loss, y.to(networks.gamma), gamma)
+        first = objective(torch.zeros_like(y).to(networks.gamma), slice(None)).item()
+        path = descend(networks.select(np.array([cell])), x, objective, [(1 - level) * first])
+        out.append(path.time[0] / gamma)
+    return np.array(out)
+
+
+@dataclass(frozen=True)
+class KernelGrowth:
+    """How the kernel of a network grows while the residual is that of the start.
+
+    Attributes:
+        alignment: B, shape ``(points,)``.
+        kernel: K(B), in the direction of the residual at the start, same shape.
+        tau: ∫ dB/K from 0 to B, the rescaled time, same shape.
+        start: K(0).
+    """
+
+    alignment: FloatArray
+    kernel: FloatArray
+    tau: FloatArray
+    start: float
+
+
+def kernel_growth(
+    network: Networks, x: Tensor, y: Tensor, alignment: ArrayLike, *, loss: str = "mse"
+) -> KernelGrowth:  # fmt: skip
+    """Follow a network from θ₀ along the residual of the start: one path for every γ and η.
+
+    Args:
+        network: one cell; its γ and displacement are ignored.
+        x: inputs ``(n, input_dim)``.
+        y: targets ``(n, classes)``.
+        alignment: values of B, positive and ascending.
+        loss: ``mse`` or ``cross-entropy``.
+
+    Returns:
+        K and τ there.
+
+    Raises:
+        InputError: an unknown loss, values of B that do not ascend from above 0, or inputs of another size.
+    """
+    wanted = np.asarray(alignment, dtype=np.float64)
+    if wanted.ndim != 1 or not len(wanted) or not (np.diff(wanted, prepend=0.0) > 0).all():
+        raise InputError("alignment", alignment, "ascending numbers above 0")
+    target = y.to(network.gamma)
+    still = torch.zeros_like(target)
+    residual = -LOSSES[one_of("loss", loss, tuple(LOSSES))](still.T[None].clone(), target.T[None])[1][0].T / len(y)
+    square = float(residual.square().sum()) * len(y)  # ⟨r₀, r₀⟩: the mean over examples
+
+    def objective(moved: Tensor, part: slice) -> Tensor:
+        return -(residual[part] * moved).sum() / square
+
+    start = descend(network, x, objective, wanted[:1] * 1e-9).slope[0]
+    path = descend(network, x, objective, wanted)
+    # d(ηt) here is dB/|∇B|², and τ is ∫ dB/(⟨r₀, r₀⟩|∇B|²)
+    return KernelGrowth(wanted, square * path.slope, path.time / square, square * start)
