@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from empirical.measure.agreement import output_agreement
     from empirical.measure.degree import euler_degree, euler_degree_by_output
     from empirical.measure.features import representations
+    from empirical.measure.flow import KernelGrowth, flow_time, kernel_growth
     from empirical.measure.hessian import sharpness, top_eigenvalues
     from empirical.measure.kernels import (
         cka,
@@ -48,6 +49,7 @@ _LATER = {
     "measure.agreement": ["output_agreement"],
     "measure.degree": ["euler_degree", "euler_degree_by_output"],
     "measure.features": ["representations"],
+    "measure.flow": ["KernelGrowth", "flow_time", "kernel_growth"],
     "measure.hessian": ["sharpness", "top_eigenvalues"],
     "measure.kernels": [
         "cka", "class_trace", "kernel_drift", "kernel_target_alignment", "last_layer_kernel", "ntk",
@@ -75,6 +77,7 @@ __all__ = [
     "DataStream",
     "Ensemble",
     "EnsembleResult",
+    "KernelGrowth",
     "Measurement",
     "Networks",
     "Recorder",
@@ -90,8 +93,10 @@ __all__ = [
     "distance_from_start",
     "euler_degree",
     "euler_degree_by_output",
+    "flow_time",
     "join",
     "kernel_drift",
+    "kernel_growth",
     "kernel_regression",
     "kernel_target_alignment",
     "last_layer_kernel",

@@ -1,4 +1,4 @@
-"""Cells of a campaign trained again, slower; and crossovers of eta_min against toys that start elsewhere."""
+"""Cells of a campaign trained again, slower; and its eta_min against gradient flow of the networks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from empirical.campaign import parse, run_campaign
 from empirical.campaign import slow as module
 from empirical.campaign.again import command
-from empirical.campaign.crossover import crossovers, fit_crossover
+from empirical.campaign.flow import first_examples, flows, starting
+from empirical.campaign.flow import summary as summary_of_flow
 from empirical.campaign.rays import rays
 from empirical.campaign.slow import slow, summary
 from empirical.campaign.tables import save
+from empirical.ensemble import Ensemble
+from empirical.shard import TrainingConfig
 from empirical.store import RunDirectory
-from empirical.trace import exact_law
-from simulate import TraceSettings, run_gradient_descent, trace_toy
-from simulate.maps.unbalanced import run_unbalanced
 from theory.errors import InputError
 
 CAMPAIGN = {
@@ -100,56 +100,69 @@ def test_other_budgets_and_unknown_entries(folder):
         slow(folder, ("mlp",))
 
 
-LAW = {"depth": 3, "steps": 4000, "level": 0.9, "loss": "mse", "optimizer": "gd"}
-
-
-def test_a_toy_that_starts_elsewhere_crosses_over_at_another_gamma():
-    """Gradient descent from weights s, not from the law: γ₀ = s^L and h = s²."""
-    start, gamma = 0.5, np.geomspace(1e-3, 1e3, 9)
-    found = []
-    for one in gamma:
-        low, high = 1e-6 * min(one, one**2), 10.0 * one
-        for _ in range(25):  # bisection of η at which the loss falls to 0.9 of itself in T steps
-            eta = np.sqrt(low * high)
-            run = run_unbalanced(one, eta, weights=np.full(3, start), steps=LAW["steps"])
-            low, high = (low, eta) if run.final_loss[0] <= 0.9 * run.initial_loss[0] else (eta, high)
-        found.append(eta)
-    crossover, rate, misfit = fit_crossover(gamma, found, **LAW)
-    assert crossover == pytest.approx(start**3, rel=0.02)
-    assert rate == pytest.approx(start**2, rel=0.02)
-    assert misfit < 0.01
-
-
-def test_the_toy_itself_crosses_over_where_it_does():
-    gamma = np.geomspace(1e-3, 1e3, 13)
-    coarse = TraceSettings(resolution=0.005, guard_spacing=0.1)
-    points = trace_toy(depth=3, gamma=gamma, names=("eta_min",), steps=4000, settings=coarse)["eta_min"]
-    crossover, rate, misfit = fit_crossover(points.gamma, points.eta, **LAW)
-    assert (crossover, rate) == pytest.approx((1, 1), rel=0.02)
-    assert misfit < 0.005
-    assert exact_law("eta_min", [1.0], **LAW)[0] == pytest.approx(points.eta[6], rel=0.02)
-    assert run_gradient_descent(1.0, points.eta_high[6], depth=3, steps=4000).outcome[0] == 2
-
-
-def test_crossovers_of_a_campaign(folder):
-    (row,) = crossovers(folder).to_dict("records")
-    assert (row["entry"], row["steps"], row["points"]) == ("mlp", 60, 12)
-    assert 0 < row["crossover_low"] < row["crossover"] < row["crossover_high"]
-    assert row["misfit"] < 0.2
+def test_flow_of_the_networks_of_a_campaign(folder):
+    table = flows(folder)
+    traced = pd.read_csv(folder / "boundaries.csv")
+    traced = traced[traced["boundary"].eq("eta_min")]
+    assert table.columns.tolist() == ["entry", "gamma", "seed", "tau"]
+    assert len(table) == len(traced) == 12
+    rows = summary_of_flow(folder, table)
+    assert rows["regime"].tolist() == ["lazy", "rich"] or rows["regime"].tolist() == ["rich", "lazy"]
+    both = traced.merge(table, on=["entry", "seed"], suffixes=("", "_flow"))
+    both = both[np.isclose(both["gamma"], both["gamma_flow"], rtol=1e-5)]
+    ratio = both["eta"] / (both["gamma"] * both["tau"] / (0.99 * 60))
+    assert len(both) == 12
+    np.testing.assert_allclose(np.log(ratio), 0, atol=0.5)  # the tail is the loss of one batch of 16
+    for row in rows.itertuples():
+        mine = ratio[both["regime"].eq(row.regime)]
+        assert row.points == 6
+        assert row.ratio == pytest.approx(np.exp(np.log(mine).mean()), rel=1e-4)
+        assert row.ratio_low < row.ratio < row.ratio_high
+        assert row.spread == pytest.approx(np.log10(mine).std(), rel=1e-3)
     fits = pd.read_csv(folder / "exponents.csv")
     fit = fits[fits["entry"].eq("mlp") & fits["regime"].eq("rich") & fits["predicted_by"].eq("depth")].iloc[0]
-    assert (row["fitted"], row["law"]) == pytest.approx((fit["fitted"], fit["predicted_window"]), rel=1e-5)
+    rich = rows[rows["regime"].eq("rich")].iloc[0]
+    assert (rich["fitted"], rich["toy"]) == pytest.approx((fit["fitted"], fit["predicted_window"]), rel=1e-5)
+    assert rich["flow"] < rich["toy"]  # networks cross over at smaller γ than the toy
+
+
+def test_flows_that_are_known_are_kept(folder, monkeypatch, tmp_path):
+    whole, kept = flows(folder), []
+    known = whole.iloc[:3].assign(tau=-1.0)
+    half = flows(folder, known=known, keep=lambda table: kept.append(len(table)))
+    assert kept[-1] == len(half) == len(whole)
+    assert kept == sorted(kept)
+    assert (half["tau"] == -1).sum() == 3
+    known.to_csv(tmp_path / "flow.csv", index=False, float_format="%.8g")
+    again = flows(folder, known=pd.read_csv(tmp_path / "flow.csv"))  # as it is read back
+    assert (again["tau"] == -1).sum() == 3
+    monkeypatch.setattr("empirical.campaign.flow.flow_time", lambda *_, **__: pytest.fail("nothing is left to do"))
+    pd.testing.assert_frame_equal(flows(folder, ("mlp",), known=whole), whole)
     with pytest.raises(InputError, match=r"nobody.*mlp"):
-        crossovers(folder, ("nobody",))
+        flows(folder, ("nobody",))
+
+
+def test_flow_starts_where_training_does():
+    config, seen = TrainingConfig(depth=2, width=8, image_size=7, batch_size=16, steps=60), []
+    cells = Ensemble(config.spec(), [2.0, 3.0], [1.0, 1.0], seed=5, stream=config.stream)
+    cells.run(1, probe=lambda step, networks: seen.append(networks), probe_steps=[0])
+    mine, (x, y) = starting(config, 5, np.array([2.0, 3.0])), first_examples(config, 5, 20)
+    for name, weights in seen[0].weights.items():
+        np.testing.assert_array_equal(mine.weights[name], weights)
+    assert (mine.rates, mine.seed, mine.gamma.tolist()) == (seen[0].rates, 5, [2.0, 3.0])
+    first, target = config.stream(5)(0)
+    assert (x.shape, y.shape) == ((32, 49), (32, 10))
+    np.testing.assert_array_equal(x[:16], first.double())
+    np.testing.assert_array_equal(y[:16], target.double())
 
 
 def test_commands_say_what_is_wrong(folder, capsys, monkeypatch):
     for rest in ([], [str(folder), "nobody"], [str(folder / "nowhere")]):
         monkeypatch.setattr("sys.argv", ["command", *rest])
         with pytest.raises(SystemExit) as stop:
-            command(lambda at, names: print(crossovers(at, tuple(names))), "python -m … FOLDER")
+            command(lambda at, names: print(flows(at, tuple(names))), "python -m … FOLDER")
         assert stop.value.code == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
     monkeypatch.setattr("sys.argv", ["command", str(folder), "mlp"])
-    command(lambda at, names: print(len(crossovers(at, tuple(names)))), "")
-    assert capsys.readouterr().out == "1\n"
+    command(lambda at, names: print(len(flows(at, tuple(names)))), "")
+    assert capsys.readouterr().out == "12\n"
