@@ -75,7 +75,7 @@ class Derive:
     """Weight layers L of the table; symbolic when not given. The steps hold for every L."""
     chapter: Literal[
         "flow_forms", "cascade", "crisis", "band", "catapult", "deep_linear", "conserved", "euler_degree", "degree_law",
-        "residual", "residual_stages", "all",
+        "kernel_growth", "residual", "residual_stages", "all",
     ] | None = None  # fmt: skip
     """A further chapter to derive and check after the plane itself; all for every one."""
     out: Path | None = None

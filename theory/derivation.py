@@ -181,6 +181,7 @@ CHAPTERS = {
     "conserved": "Conserved quantities",
     "euler_degree": "The Euler degree",
     "degree_law": "The Euler-degree law",
+    "kernel_growth": "How the kernel grows from the start, and eta_min",
     "residual": "Residual toys: terms of several degrees",
     "residual_stages": "A residual toy with two stages",
 }
