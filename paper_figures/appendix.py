@@ -17,6 +17,7 @@ from paper_figures import (
     appendix_silent,
     appendix_sizes,
     appendix_spectra,
+    appendix_start,
 )
 from paper_figures.figure import PaperFigure
 
@@ -82,6 +83,10 @@ APPENDIX: dict[str, PaperFigure] = {
         PaperFigure(
             appendix_edge.NAME, appendix_edge.TITLE, ("degrees",), (),
             lambda d: appendix_edge.figure(d["degrees"]), appendix_edge.CAPTION,
+        ),
+        PaperFigure(
+            appendix_start.NAME, appendix_start.TITLE, ("flows", "growth"), (),
+            lambda d: appendix_start.figure(d["flows"], d["growth"]), appendix_start.CAPTION,
         ),
     )
 }  # fmt: skip

@@ -30,7 +30,7 @@ from paper_figures import fig3_hessian as fig3
 from paper_figures import fig4_catapults as fig4
 from paper_figures import fig5_agreement as fig5
 from paper_figures.appendix import APPENDIX
-from paper_figures.claims import CLAIMS, committed_degrees, committed_tables
+from paper_figures.claims import CLAIMS, committed_degrees, committed_flows, committed_growth, committed_tables
 from paper_figures.claims.tables import RESULTS
 from paper_figures.figure import PaperFigure
 from paper_figures.ledger import judge_all, measured, to_csv, to_html
@@ -77,6 +77,8 @@ EVERY: dict[str, PaperFigure] = FIGURES | APPENDIX
 FROM_CAMPAIGNS: dict[str, Callable[[Path], pd.DataFrame | None]] = {
     "tables": committed_tables,
     "degrees": committed_degrees,
+    "flows": committed_flows,
+    "growth": committed_growth,
 }
 """Data that are read from the folders of campaigns, by name."""
 
@@ -105,9 +107,7 @@ def chosen_figures(names: tuple[str, ...], *, campaign: Path = RESULTS) -> tuple
         if all(read(campaign) is not None for need, read in FROM_CAMPAIGNS.items() if need in EVERY[name].needs):
             continue
         if name in names:
-            what = (
-                f"a folder of campaigns with exponents.csv and degrees.csv in or below it, from which {name} is drawn"
-            )
+            what = f"a folder of campaigns in or below which are the tables that {name} is drawn from (docs/figures.md)"
             raise InputError("--campaign", str(campaign), what)
         asked -= {name}
     return tuple(name for name in EVERY if name in asked)

@@ -8,8 +8,9 @@ itself (``measure.flow``). It gets there at τ(γ), and descent of T small steps
     η_min(γ) = γ τ(γ) / (1 − q/2)T,
 
 where q is the share of the steps that the tail averages. This is known from θ₀ and the data, before anything is
-trained, for every γ and both regimes, and absolutely. ``FOLDER/flow.csv`` gets a row a network and γ; rows that are
-there already are kept.
+trained, for every γ and both regimes, and absolutely. ``FOLDER/flow.csv`` gets a row a network and γ, and
+``FOLDER/growth.csv`` how the kernel of the first network of each rich unit grows on the one path that serves every γ.
+What is there already is kept.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from scipy import stats
 from empirical.campaign.again import chosen, command
 from empirical.campaign.refit import refit
 from empirical.campaign.run import UnitResult
-from empirical.measure.flow import flow_time
+from empirical.measure.flow import flow_time, kernel_growth
 from empirical.measure.modules import networks_of
 from empirical.networks import Networks
 from empirical.shard import TrainingConfig
@@ -36,6 +37,12 @@ from simulate import ScalingFit, fit_power_law
 EXAMPLES = 4096
 """Over which the loss of flow is averaged (at least). With fewer flow learns them by heart: with 1024 its time is up to
 0.04 decades too short."""
+
+GROWTH_EXAMPLES = 1024
+"""Over which a kernel is averaged (at least)."""
+
+ALIGNMENTS = np.geomspace(1e-3, 1e5, 49)
+"""Where the growth of a kernel is kept."""
 
 KEY = ["entry", "gamma", "seed"]
 COLUMNS = [*KEY, "tau"]
@@ -108,7 +115,7 @@ def flows(
         config, points = unit.plan.config, unit.points["eta_min"]
         wanted = pd.DataFrame({"entry": unit.plan.unit.entry.name, "gamma": points.gamma, "seed": points.seed})
         for part in parts:  # budgets share their γ, and so do networks
-            wanted = wanted[~_keys(wanted).isin(_keys(part))]
+            wanted = wanted[~keys(wanted).isin(keys(part))]
         for seed, rows in wanted.groupby("seed"):
             x, y = first_examples(config, int(str(seed)))
             networks = starting(config, int(str(seed)), rows["gamma"].to_numpy())
@@ -118,8 +125,46 @@ def flows(
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
 
 
-def _keys(rows: pd.DataFrame) -> pd.MultiIndex:
-    """Networks and γ, with as many digits as tables keep."""
+def growths(folder: Path | str, entries: tuple[str, ...] = (), known: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Follow the kernel of the first network of each rich unit from its start, while the residual is that of the start.
+
+    Args:
+        folder: of the campaign.
+        entries: names of entries; all when empty.
+        known: rows made before.
+
+    Returns:
+        Rows ``entry, seed, alignment, kernel, tau``, as in ``measure.flow.KernelGrowth``; the first of each entry has
+        the alignment 0.
+
+    Raises:
+        InputError: as ``flows`` does.
+    """
+    parts = [] if known is None else [known]
+    units = chosen([unit for unit in refit(folder).done if _known(unit)], entries, folder)
+    for unit in units:
+        entry, config = unit.plan.unit.entry.name, unit.plan.config
+        if unit.plan.unit.regime != "rich" or any(entry in set(part["entry"]) for part in parts):
+            continue
+        seed = int(unit.points["eta_min"].seed.min())
+        x, y = first_examples(config, seed, GROWTH_EXAMPLES)
+        found = kernel_growth(starting(config, seed, np.ones(1)), x, y, ALIGNMENTS, loss=config.loss)
+        alignment, tau = np.append(0.0, found.alignment), np.append(0.0, found.tau)
+        kernel = np.append(found.start, found.kernel)
+        made = {"entry": entry, "seed": seed, "alignment": alignment, "kernel": kernel, "tau": tau}
+        parts.append(pd.DataFrame(made))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def keys(rows: pd.DataFrame) -> pd.MultiIndex:
+    """What tells networks and their γ apart, with as many digits as tables keep.
+
+    Args:
+        rows: with ``entry, gamma, seed``.
+
+    Returns:
+        One key a row.
+    """
     return pd.MultiIndex.from_frame(rows[KEY].assign(gamma=[f"{gamma:.8g}" for gamma in rows["gamma"]]))
 
 
@@ -127,7 +172,7 @@ def _law(unit: UnitResult, table: pd.DataFrame) -> NDArray[np.float64]:
     """The eta_min of flow at the points of a unit; NaN where it is not known."""
     points, config = unit.points["eta_min"], unit.plan.config
     at = pd.DataFrame({"entry": unit.plan.unit.entry.name, "gamma": points.gamma, "seed": points.seed})
-    tau = table.set_index(_keys(table))["tau"].reindex(_keys(at)).to_numpy()
+    tau = table.set_index(keys(table))["tau"].reindex(keys(at)).to_numpy()
     steps = (1 - config.thresholds.tail_fraction / 2) * config.steps
     return np.asarray(points.gamma * tau / steps)
 
@@ -186,12 +231,15 @@ def _fit(unit: UnitResult, law: NDArray[np.float64], good: NDArray[np.bool_]) ->
 
 
 def _main(folder: Path, rest: list[str]) -> None:
-    file = folder / "flow.csv"
+    def read(name: str) -> pd.DataFrame | None:
+        return pd.read_csv(folder / name) if (folder / name).exists() else None
 
-    def keep(table: pd.DataFrame) -> None:
-        table.to_csv(file, index=False, float_format="%.8g")
+    def keep(table: pd.DataFrame, name: str = "flow.csv") -> None:
+        table.to_csv(folder / name, index=False, float_format="%.8g")
 
-    made = flows(folder, tuple(rest), pd.read_csv(file) if file.exists() else None, keep)
+    made = flows(folder, tuple(rest), read("flow.csv"), keep)
+    keep(made)
+    keep(growths(folder, tuple(rest), read("growth.csv")), "growth.csv")
     print(summary(folder, made).to_string(index=False, float_format="%.3f"))
 
 

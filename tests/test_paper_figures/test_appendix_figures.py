@@ -29,6 +29,7 @@ from paper_figures.appendix_silent import progress
 from paper_figures.claims import CLAIMS
 from paper_figures.claims.appendix import APPENDIX_CLAIMS, power_of_value
 from paper_figures.claims.edge import committed_degrees, edge_degree, edge_scores
+from paper_figures.claims.start import committed_flows, committed_growth, start_slope, start_time
 from paper_figures.figures import EVERY, FIGURES, caption, chosen_figures
 from paper_figures.ledger import judge_all, measured
 from paper_figures.style import house_style
@@ -142,6 +143,33 @@ def make_frozen(still=1.0):
     return pd.concat([whole, *twins], ignore_index=True)
 
 
+def make_flows(ratio=1.02, off=0.0):
+    """η_min of MLPs and a ViT at a ratio of flow's, with slopes that are off by a little; the toy's are not there."""
+    rows = []
+    for (arch, depth), regime, seed in product((("mlp", 2), ("mlp", 3), ("vit", 6)), ("lazy", "rich"), (0, 1)):
+        for gamma in np.geomspace(*((1e-4, 1e-2) if regime == "lazy" else (1e2, 1e4)), 6):
+            flow = 10 * gamma**2 / (1 + gamma / 0.2) ** 0.9 / 300
+            eta = flow * ratio * (1 + 0.01 * seed) * (gamma**off if regime == "rich" else 1)
+            rows.append({
+                "arch": arch, "variant": "v", "depth": depth, "loss": "mse", "steps": 300, "seed": seed, "gamma": gamma,
+                "eta": eta, "eta_low": 0.99 * eta, "eta_high": 1.01 * eta, "entry": f"{arch}-{depth}",
+                "regime": regime, "flow": flow, "toy": 1.25 if arch == "mlp" and regime == "rich" else np.nan,
+                "campaign": "one",
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def make_growth():
+    """Kernels of the two MLPs."""
+    alignment = np.append(0.0, np.geomspace(1e-3, 1e5, 20))
+    parts = [
+        pd.DataFrame({"campaign": "one", "entry": f"mlp-{depth}", "seed": 0, "alignment": alignment,
+                      "kernel": 0.1 * (1 + (5 * alignment) ** 2) ** (1 - 1 / depth), "tau": alignment})
+        for depth in (2, 3)
+    ]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
+
+
 def make_lower(values=(20, 60, 200)):
     """eta_min on its exact law at several budgets."""
     whole = make_family(values, "steps", boundaries=("eta_min",))
@@ -175,6 +203,8 @@ def all_made(made, make):
         "representations": make_representations(),
         "tables": make_tables(),
         "degrees": make_frozen(),
+        "flows": make_flows(),
+        "growth": make_growth(),
     }
 
 
@@ -318,7 +348,7 @@ def test_rows_of_the_degree_are_rich_upper_boundaries():
 
 
 def test_groups_are_spelled_out_and_campaigns_asked_for(tmp_path):
-    made = {name for name in EVERY if name not in {"appendix-degree", "appendix-edge"}}
+    made = {name for name in EVERY if name not in {"appendix-degree", "appendix-edge", "appendix-start"}}
     assert set(chosen_figures(("all",), campaign=tmp_path)) == made
     assert chosen_figures(("appendix", "fig2"), campaign=tmp_path)[0] == "fig2"
     with pytest.raises(InputError, match=r"campaign.*appendix-degree"):
@@ -331,7 +361,49 @@ def test_groups_are_spelled_out_and_campaigns_asked_for(tmp_path):
     tables.assign(predicted_by="large_weights", entry="resnet").to_csv(tmp_path / "exponents.csv", index=False)
     cells = make_degrees()[["entry", "steps", "gamma", "seed", "step", "degree"]].assign(outcome="trained")
     cells.to_csv(tmp_path / "degrees.csv", index=False)
+    assert set(chosen_figures((), campaign=tmp_path)) == {*EVERY} - {"appendix-start"}
+    write_flows(tmp_path)
+    make_growth().drop(columns="campaign").to_csv(tmp_path / "growth.csv", index=False)
     assert chosen_figures((), campaign=tmp_path) == (*FIGURES, *APPENDIX)
+
+
+def write_flows(folder):
+    """Tables that ``make_flows`` could have been read from; one point without a flow."""
+    flows = make_flows()
+    flows.assign(boundary="eta_min", optimizer="gd").drop(columns=["flow", "toy", "campaign"]).to_csv(
+        folder / "boundaries.csv", index=False
+    )
+    laws = flows.groupby(["entry", "steps", "regime"], as_index=False)["toy"].first().dropna()
+    laws = laws.rename(columns={"toy": "predicted_window"}).assign(boundary="eta_min", predicted_by="depth")
+    if (folder / "exponents.csv").exists():
+        laws = pd.concat([pd.read_csv(folder / "exponents.csv"), laws], ignore_index=True)
+    laws.to_csv(folder / "exponents.csv", index=False)
+    tau = flows.assign(tau=flows["flow"] * 0.99 * flows["steps"] / flows["gamma"])
+    tau[["entry", "gamma", "seed", "tau"]].iloc[1:].to_csv(folder / "flow.csv", index=False, float_format="%.8g")
+
+
+def test_flows_are_read_beside_the_points(tmp_path):
+    assert committed_flows(tmp_path) is None
+    assert committed_growth(tmp_path) is None
+    for folder in (tmp_path / "one", tmp_path / "held-out" / "one"):
+        folder.mkdir(parents=True)
+        write_flows(folder)
+        make_growth().drop(columns="campaign").to_csv(folder / "growth.csv", index=False)
+    read, made = committed_flows(tmp_path), make_flows().iloc[1:].reset_index(drop=True)
+    pd.testing.assert_frame_equal(read, made[read.columns], check_dtype=False, rtol=1e-6)
+    pd.testing.assert_frame_equal(committed_growth(tmp_path)[list(make_growth())], make_growth())
+
+
+def test_times_of_flow_are_held_against_training():
+    assert start_time(make_flows()).verdict == "supported"
+    assert start_time(make_flows()).measured == pytest.approx(1.025, rel=0.01)
+    assert start_time(make_flows(ratio=1.3)).verdict == "not supported"
+    assert start_time(make_flows().query("entry == 'mlp-2'")).verdict == "undetermined"
+    finding = start_slope(make_flows())
+    assert finding.verdict == "supported"
+    assert "3 of 3" in finding.detail
+    assert start_slope(make_flows(off=0.1)).verdict == "not supported"
+    assert start_slope(make_flows(off=0.1)).measured == pytest.approx(0.1, abs=1e-3)
 
 
 def test_the_edge_lowers_the_degree_where_it_does(tmp_path):
