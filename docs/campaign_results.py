@@ -1,6 +1,6 @@
 """Makes docs/campaign_results.md from the committed tables of the campaigns: `python docs/campaign_results.py`.
 
-Every number of the page is computed here from paper_figures/results; the text around it is in docs/campaigns.md.
+Every number of the page is computed here from paper_figures/results; the text around it is in docs/findings.md.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from empirical.campaign.flow import summary as against_flow
 from empirical.campaign.refit import refit
 from empirical.campaign.run import UnitResult, fit_unit
 from empirical.campaign.slow import summary as degrees_twice
@@ -202,21 +204,27 @@ def degrees_of_slow_runs() -> tuple[str, str]:
     return table(head, out), f"{near} (just below η_crit) and {slow} (slow runs) of {len(counts)}"
 
 
-def moved_toys() -> str:
-    """eta_min against toys that start elsewhere."""
+def times_of_flow() -> str:
+    """eta_min against gradient flow from the networks' own starts."""
+
+    def verdict(row: dict[str, Any], law: str) -> str:
+        return f"{row[law]:.3f}: {MARKS[row[f'{law}_verdict']]}" if np.isfinite(row[law]) else "–"
+
     out = []
-    for file in sorted(RESULTS.rglob("crossovers.csv")):
+    for file in sorted(RESULTS.rglob("flow.csv")):
         if HELD_OUT in file.relative_to(RESULTS).parts:
             continue
-        for row in pd.read_csv(file).itertuples():
-            ends = f"({row.crossover_low:.3g} … {row.crossover_high:.3g})"
+        for row in against_flow(file.parent, pd.read_csv(file)).to_dict("records"):
+            if row["regime"] == "middle":
+                continue
             out.append((
-                row.entry, f"{row.steps:g}", f"{row.crossover:.3g} {ends}",
-                f"{row.misfit:.3f}", f"{row.law:.3f}", f"{row.moved:.3f}", f"{row.fitted:.3f} ± {row.half_width:.3f}",
+                row["entry"], f"{row['steps']:g}", row["regime"], f"{row['pass']} of {row['points']}",
+                f"{row['ratio']:.3f}", f"{row['spread']:.3f}", f"{row['fitted']:.3f} ± {row['half_width']:.3f}",
+                verdict(row, "flow"), verdict(row, "toy"),
                 file.parent.relative_to(RESULTS).as_posix(),
             ))  # fmt: skip
-    head = ("entry", "T", "γ₀", "misfit, decades", "law", "law, moved", "fitted", "campaign")
-    return table(head, out)
+    head = ("entry", "T", "regime", "pass", "η_min over flow's", "spread, decades", "fitted", "flow", "toy's law")
+    return table((*head, "campaign"), out)
 
 
 def summary(rows: pd.DataFrame) -> str:
@@ -246,8 +254,8 @@ def main() -> None:
     slow, counts = degrees_of_slow_runs()
     page = f"""# Results of the campaigns
 
-Made by `python docs/campaign_results.py` from `paper_figures/results`; [campaigns](campaigns.md) has the definitions
-and what the numbers mean. Slopes are d ln η/d ln γ with 95 % intervals; of several campaigns that measured one slope
+Made by `python docs/campaign_results.py` from `paper_figures/results`; [findings](findings.md) says
+what the numbers mean. Slopes are d ln η/d ln γ with 95 % intervals; of several campaigns that measured one slope
 the longest budget is shown.
 
 {summary(rows)}
@@ -272,12 +280,13 @@ sixteenth of that learning rate for sixteen times as long. At the ends of the wi
 slopes only. {counts} hold.
 
 {slow}
-## Where eta_min crosses over
+## The time of gradient flow
 
-Rich slopes of eta_min against the exact law of the toy that starts at 1, and of the one whose crossover γ₀ was fitted
-to all regimes of a network, with its 95 % interval over seeds.
+eta_min against gradient flow from each network's own start, in which nothing is fitted. *pass*: points whose flow
+passes the level, where others rest; over these the geometric mean of the ratio and the spread of its logarithm; the
+fitted slope, and those of flow (where all points pass) and of the toy's law over the same points, with verdicts.
 
-{moved_toys()}
+{times_of_flow()}
 ## Other seeds
 
 Campaigns on seeds from 100 on, which were used for nothing else: {same} of {decided} decided verdicts are the same.

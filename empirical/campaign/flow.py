@@ -8,9 +8,11 @@ itself (``measure.flow``). It gets there at τ(γ), and descent of T small steps
     η_min(γ) = γ τ(γ) / (1 − q/2)T,
 
 where q is the share of the steps that the tail averages. This is known from θ₀ and the data, before anything is
-trained, for every γ and both regimes, and absolutely. ``FOLDER/flow.csv`` gets a row a network and γ, and
-``FOLDER/growth.csv`` how the kernel of the first network of each rich unit grows on the one path that serves every γ.
-What is there already is kept.
+trained, for every γ and both regimes, and absolutely, where flow *passes* the level. Where it rests there, the noise of
+the tail decides when the level is passed, and flow cannot say: a network that knows how frequent ten classes are, and
+nothing else, has 0.9 of its squared error. ``FOLDER/flow.csv`` gets a row a network and γ, and ``FOLDER/growth.csv``
+how the kernel of the first network of each rich unit grows on the one path that serves every γ. What is there already
+is kept.
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 
 from empirical.campaign.again import chosen, command
 from empirical.campaign.refit import refit
@@ -38,14 +39,21 @@ EXAMPLES = 4096
 """Over which the loss of flow is averaged (at least). With fewer flow learns them by heart: with 1024 its time is up to
 0.04 decades too short."""
 
-GROWTH_EXAMPLES = 1024
-"""Over which a kernel is averaged (at least)."""
+FEW = 1024
+"""Over which kernels, and times to be compared with one another, are averaged (at least)."""
+
+AROUND = 0.005
+"""Half a per cent of the level on both sides of it: more than the loss of a tail is off by."""
+
+PASSES = 1.25
+"""Flow passes a level where it takes less than this factor to get from one side to the other. At 0.9 a steady fall
+takes 1.10, an exponential one 1.12."""
 
 ALIGNMENTS = np.geomspace(1e-3, 1e5, 49)
 """Where the growth of a kernel is kept."""
 
 KEY = ["entry", "gamma", "seed"]
-COLUMNS = [*KEY, "tau"]
+COLUMNS = [*KEY, "tau", "rest"]
 
 
 def starting(config: TrainingConfig, seed: int, gamma: NDArray[np.float64]) -> Networks:
@@ -83,11 +91,15 @@ def first_examples(config: TrainingConfig, seed: int, count: int = EXAMPLES) -> 
     return x, y
 
 
-def _known(unit: UnitResult) -> bool:
-    """Whether gradient flow is what its training follows when η is small."""
-    config = unit.plan.config
-    plain = config.optimizer == "gd" and config.schedule == "constant" and config.weight_decay == 0
-    return plain and len(unit.points.get("eta_min", ())) > 0
+def _units(folder: Path | str, entries: tuple[str, ...] = ()) -> list[UnitResult]:
+    """Units that traced eta_min with training that follows gradient flow when η is small."""
+
+    def follows(unit: UnitResult) -> bool:
+        config = unit.plan.config
+        plain = config.optimizer == "gd" and config.schedule == "constant" and config.weight_decay == 0
+        return plain and len(unit.points.get("eta_min", ())) > 0
+
+    return chosen([unit for unit in refit(folder).done if follows(unit)], entries, folder)
 
 
 def flows(
@@ -105,13 +117,14 @@ def flows(
         keep: is given all rows after every network.
 
     Returns:
-        One row a network and γ: ``entry, gamma, seed, tau``, τ = ηt/γ, with those that were known.
+        One row a network and γ: ``entry, gamma, seed, tau``, τ = ηt/γ, and ``rest``, the factor by which flow takes
+        longer to get ``AROUND`` below the level than above it; with those that were known.
 
     Raises:
         InputError: an entry without such points; as ``refit`` does.
     """
     parts = [] if known is None else [known]
-    for unit in chosen([unit for unit in refit(folder).done if _known(unit)], entries, folder):
+    for unit in _units(folder, entries):
         config, points = unit.plan.config, unit.points["eta_min"]
         wanted = pd.DataFrame({"entry": unit.plan.unit.entry.name, "gamma": points.gamma, "seed": points.seed})
         for part in parts:  # budgets share their γ, and so do networks
@@ -119,10 +132,29 @@ def flows(
         for seed, rows in wanted.groupby("seed"):
             x, y = first_examples(config, int(str(seed)))
             networks = starting(config, int(str(seed)), rows["gamma"].to_numpy())
-            tau = flow_time(networks, x, y, loss=config.loss, level=config.thresholds.level)
-            parts.append(rows.assign(tau=tau))
+            level = config.thresholds.level
+            tau = flow_time(networks, x, y, loss=config.loss, level=level)
+            parts.append(rows.assign(tau=tau, rest=resting(networks, x[:FEW], y[:FEW], config.loss, level)))
             keep(pd.concat(parts, ignore_index=True))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+
+
+def resting(networks: Networks, x: torch.Tensor, y: torch.Tensor, loss: str, level: float) -> NDArray[np.float64]:
+    """How long flow rests at a level.
+
+    Args:
+        networks: C cells at θ₀.
+        x: inputs ``(n, input_dim)``.
+        y: targets ``(n, classes)``.
+        loss: ``mse`` or ``cross-entropy``.
+        level: of the loss at the start.
+
+    Returns:
+        The time to ``AROUND`` below it over that to as much above it, shape ``(cells,)``; infinite where flow does not
+        get below.
+    """
+    above, below = flow_time(networks, x, y, loss=loss, level=[level * (1 + AROUND), level * (1 - AROUND)]).T
+    return np.where(np.isfinite(below), below / above, np.inf)
 
 
 def growths(folder: Path | str, entries: tuple[str, ...] = (), known: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -141,13 +173,12 @@ def growths(folder: Path | str, entries: tuple[str, ...] = (), known: pd.DataFra
         InputError: as ``flows`` does.
     """
     parts = [] if known is None else [known]
-    units = chosen([unit for unit in refit(folder).done if _known(unit)], entries, folder)
-    for unit in units:
+    for unit in _units(folder, entries):
         entry, config = unit.plan.unit.entry.name, unit.plan.config
         if unit.plan.unit.regime != "rich" or any(entry in set(part["entry"]) for part in parts):
             continue
         seed = int(unit.points["eta_min"].seed.min())
-        x, y = first_examples(config, seed, GROWTH_EXAMPLES)
+        x, y = first_examples(config, seed, FEW)
         found = kernel_growth(starting(config, seed, np.ones(1)), x, y, ALIGNMENTS, loss=config.loss)
         alignment, tau = np.append(0.0, found.alignment), np.append(0.0, found.tau)
         kernel = np.append(found.start, found.kernel)
@@ -168,13 +199,13 @@ def keys(rows: pd.DataFrame) -> pd.MultiIndex:
     return pd.MultiIndex.from_frame(rows[KEY].assign(gamma=[f"{gamma:.8g}" for gamma in rows["gamma"]]))
 
 
-def _law(unit: UnitResult, table: pd.DataFrame) -> NDArray[np.float64]:
-    """The eta_min of flow at the points of a unit; NaN where it is not known."""
+def _law(unit: UnitResult, table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The eta_min of flow at the points of a unit, NaN where it is not known; and where flow passes the level."""
     points, config = unit.points["eta_min"], unit.plan.config
     at = pd.DataFrame({"entry": unit.plan.unit.entry.name, "gamma": points.gamma, "seed": points.seed})
-    tau = table.set_index(keys(table))["tau"].reindex(keys(at)).to_numpy()
+    mine = table.set_index(keys(table))[["tau", "rest"]].reindex(keys(at))
     steps = (1 - config.thresholds.tail_fraction / 2) * config.steps
-    return np.asarray(points.gamma * tau / steps)
+    return points.gamma * mine["tau"].to_numpy() / steps, mine["rest"].to_numpy() < PASSES
 
 
 def summary(folder: Path | str, table: pd.DataFrame) -> pd.DataFrame:
@@ -185,48 +216,44 @@ def summary(folder: Path | str, table: pd.DataFrame) -> pd.DataFrame:
         table: as ``flows`` makes it.
 
     Returns:
-        One row a unit: ``entry, steps, regime, points``; the geometric mean of eta_min over that of flow with its 95 %
-        interval over seeds, ``ratio, ratio_low, ratio_high``, and the spread of its logarithm in decades, ``spread``;
-        the slopes of flow and of the toy's law over the points with the verdicts of the fitted one, ``flow,
-        flow_verdict, toy, toy_verdict`` (NaN where no toy has its degree), ``fitted`` and ``half_width``.
+        One row a unit: ``entry, steps, regime``; its ``points`` whose flow is known, and how many of them ``pass`` the
+        level; of these the geometric mean of eta_min over that of flow, ``ratio``, and the spread of its logarithm in
+        decades, ``spread``; ``fitted`` and ``half_width``; the slopes of flow and of the toy's law over the points with
+        their verdicts, ``flow, flow_verdict`` (NaN where some points rest at the level) and ``toy, toy_verdict`` (NaN
+        where no toy has the degree of the network).
     """
     out = []
-    for unit in refit(folder).done:
-        if not _known(unit):
+    for unit in _units(folder):
+        points, plan = unit.points["eta_min"], unit.plan
+        law, passes = _law(unit, table)
+        known = np.isfinite(law)
+        if not known.any():
             continue
-        points, law, plan = unit.points["eta_min"], _law(unit, table), unit.plan
-        good = np.isfinite(law)
-        if not good.any():
-            continue
-        logs = pd.Series(np.log(points.eta[good] / law[good]))
-        mean, ends = logs.mean(), (-np.inf, np.inf)
-        by_seed = logs.groupby(points.seed[good]).mean()
-        if len(by_seed) > 1:
-            ends = stats.t.interval(0.95, len(by_seed) - 1, loc=by_seed.mean(), scale=stats.sem(by_seed))
-        fit = _fit(unit, law, good)
-        toy = unit.fits.get(("eta_min", "depth"))
+        good = known & passes
+        logs = np.log(points.eta[good] / law[good])
+        fit, toy = _fit(unit, law, known), unit.fits.get(("eta_min", "depth"))
         row: dict[str, Any] = {"entry": plan.unit.entry.name, "steps": plan.unit.steps, "regime": plan.unit.regime}
-        row |= {"points": int(good.sum()), "ratio": np.exp(mean)}
-        row |= {"ratio_low": np.exp(ends[0]), "ratio_high": np.exp(ends[1]), "spread": logs.std() / np.log(10)}
-        row |= {"flow": fit.predicted_window, "flow_verdict": fit.verdict}
-        row |= {
-            "toy": np.nan if toy is None else toy.predicted_window,
-            "toy_verdict": "" if toy is None else toy.verdict,
-        }
-        out.append(row | {"fitted": fit.exponent, "half_width": fit.half_width})
+        row |= {"points": int(known.sum()), "pass": int(good.sum())}
+        row |= {"ratio": np.exp(logs.mean()) if len(logs) else np.nan}
+        row |= {"spread": logs.std(ddof=1) / np.log(10) if len(logs) > 1 else np.nan}
+        row |= {"fitted": fit.exponent, "half_width": fit.half_width}
+        whole = bool(good[known].all())
+        row |= {"flow": fit.predicted_window if whole else np.nan, "flow_verdict": fit.verdict if whole else ""}
+        row |= {"toy": np.nan if toy is None else toy.predicted_window}
+        out.append(row | {"toy_verdict": "" if toy is None else toy.verdict})
     return pd.DataFrame(out)
 
 
-def _fit(unit: UnitResult, law: NDArray[np.float64], good: NDArray[np.bool_]) -> ScalingFit:
+def _fit(unit: UnitResult, law: NDArray[np.float64], known: NDArray[np.bool_]) -> ScalingFit:
     points = unit.points["eta_min"]
     return fit_power_law(
-        points.gamma[good],
-        points.eta[good],
-        eta_low=points.eta_low[good],
-        eta_high=points.eta_high[good],
-        seed=points.seed[good],
+        points.gamma[known],
+        points.eta[known],
+        eta_low=points.eta_low[known],
+        eta_high=points.eta_high[known],
+        seed=points.seed[known],
         window=(unit.plan.window.low, unit.plan.window.high),
-        law=law[good],
+        law=law[known],
     )
 
 

@@ -31,7 +31,7 @@ from torch import Tensor
 from empirical.losses import LOSSES
 from empirical.measure.batched import inputs, slices
 from empirical.networks import Networks
-from theory.errors import InputError, one_of, positive_number
+from theory.errors import InputError, one_of
 
 FloatArray = NDArray[np.float64]
 
@@ -172,7 +172,7 @@ def _loss(loss: str, y: Tensor, gamma: float) -> Objective:
 
 
 def flow_time(
-    networks: Networks, x: Tensor, y: Tensor, *, loss: str = "mse", level: float = 0.9
+    networks: Networks, x: Tensor, y: Tensor, *, loss: str = "mse", level: ArrayLike = 0.9
 ) -> FloatArray:  # fmt: skip
     """Rescaled time that gradient flow takes from θ₀ until the loss on these examples is ``level`` of its first value.
 
@@ -183,23 +183,25 @@ def flow_time(
         x: inputs ``(n, input_dim)``, shared by the cells.
         y: targets ``(n, classes)``.
         loss: ``mse`` or ``cross-entropy``, as in ``empirical.losses``.
-        level: of the loss at f = 0; above 0 and below 1.
+        level: of the loss at f = 0; above 0 and below 1; a number, or several in descending order.
 
     Returns:
-        τ = ηt/γ, η without the width multiplier, shape ``(cells,)``; NaN where flow does not get there.
+        τ = ηt/γ, η without the width multiplier, shape ``(cells,)``, with several levels ``(cells, levels)``; NaN where
+        flow does not get there.
 
     Raises:
-        InputError: an unknown loss, a level out of range, or inputs of another size.
+        InputError: an unknown loss, levels out of range or order, or inputs of another size.
     """
-    if not 0 < positive_number("level", level) < 1:
-        raise InputError("level", level, "above 0 and below 1")
+    levels = np.atleast_1d(np.asarray(level, dtype=np.float64))
+    if not (levels > 0).all() or not (np.diff(levels, prepend=1.0) < 0).all():
+        raise InputError("level", level, "above 0 and below 1; of several, descending")
     out = []
     for cell, gamma in enumerate(networks.gamma.tolist()):
         objective = _loss(loss, y.to(networks.gamma), gamma)
         first, _ = objective(torch.zeros_like(y).to(networks.gamma), slice(None))
-        path = descend(networks.select(np.array([cell])), x, objective, [(1 - level) * first], single=gamma >= SINGLE)
-        out.append(path.time[0] / gamma)
-    return np.array(out)
+        mine = networks.select(np.array([cell]))
+        out.append(descend(mine, x, objective, (1 - levels) * first, single=gamma >= SINGLE).time / gamma)
+    return np.array(out).reshape(len(out), *np.shape(level))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from empirical.campaign.flow import keys
+from empirical.campaign.flow import PASSES, keys
 from paper_figures.claims.tables import HELD_OUT, RESULTS, campaign_name
 from paper_figures.ledger import NOT_SUPPORTED, SUPPORTED, UNDETERMINED, Claim, Finding, mean_interval
 from simulate import Thresholds, fit_power_law
@@ -21,7 +21,7 @@ SLOPE = 0.02
 
 COLUMNS = [
     *("arch", "variant", "depth", "loss", "steps", "seed", "gamma", "eta", "eta_low", "eta_high", "entry", "regime"),
-    *("flow", "toy", "campaign"),
+    *("flow", "rest", "toy", "campaign"),
 ]
 UNIT = ["campaign", "entry", "steps", "regime"]
 
@@ -34,8 +34,8 @@ def committed_flows(folder: Path = RESULTS) -> pd.DataFrame | None:
 
     Returns:
         Rows of ``boundaries.csv`` whose flow is known, in ``COLUMNS``: ``flow`` is the η at which descent takes as long
-        as flow, ``toy`` the slope of the toy's law over the points of the unit (NaN where no toy has the degree of the
-        network). ``None`` when there is none.
+        as flow, ``rest`` by which factor flow rests at the level, ``toy`` the slope of the toy's law over the points of
+        the unit (NaN where no toy has the degree of the network). ``None`` when there is none.
     """
     out = []
     for file in sorted(folder.rglob("flow.csv")):
@@ -45,13 +45,15 @@ def committed_flows(folder: Path = RESULTS) -> pd.DataFrame | None:
         points = pd.read_csv(boundaries)
         points = points[points["boundary"].eq("eta_min") & points["optimizer"].eq("gd")]
         made = pd.read_csv(file)
-        tau = pd.Series(made["tau"].to_numpy(), index=keys(made)).reindex(keys(points))
+        mine = made.set_index(keys(made))[["tau", "rest"]].reindex(keys(points))
         steps = points["steps"].to_numpy() * (1 - Thresholds().tail_fraction / 2)
         fits = pd.read_csv(exponents)
         fits = fits[fits["boundary"].eq("eta_min") & fits["predicted_by"].eq("depth")]
         laws = fits[["entry", "steps", "regime", "predicted_window"]].rename(columns={"predicted_window": "toy"})
         known = points.assign(
-            flow=points["gamma"].to_numpy() * tau.to_numpy() / steps, campaign=campaign_name(folder, file.parent)
+            flow=points["gamma"].to_numpy() * mine["tau"].to_numpy() / steps,
+            rest=mine["rest"].to_numpy(),
+            campaign=campaign_name(folder, file.parent),
         )
         known = known[np.isfinite(known["flow"])].merge(laws, on=["entry", "steps", "regime"], how="left")
         out.append(known.reindex(columns=COLUMNS))
@@ -83,10 +85,13 @@ def slopes(flows: pd.DataFrame) -> pd.DataFrame:
         flows: as ``committed_flows`` gives them.
 
     Returns:
-        One row a unit: ``campaign, entry, steps, arch, fitted, half_width, flow, toy, verdict``.
+        One row a unit all of whose points pass the level: ``campaign, entry, steps, arch, fitted, half_width, flow,
+        toy, verdict``.
     """
     out = []
     for (campaign, entry, steps, _), rows in flows[flows["regime"].eq("rich")].groupby(UNIT, sort=False):
+        if not (rows["rest"] < PASSES).all():
+            continue
         fit = fit_power_law(
             rows["gamma"], rows["eta"], eta_low=rows["eta_low"], eta_high=rows["eta_high"], seed=rows["seed"],
             law=rows["flow"],
@@ -114,20 +119,21 @@ def longest(rows: pd.DataFrame) -> pd.DataFrame:
 def start_time(flows: pd.DataFrame) -> Finding:
     """Supported when eta_min is within a tenth of the η at which descent takes as long as flow, on the mean.
 
-    The logarithm of their ratio is averaged over all points of each entry at its longest budget; the 95 % interval over
-    entries has to lie within a tenth of 1.
+    The logarithm of their ratio is averaged over the points of each entry at its longest budget whose flow passes the
+    level (``empirical.campaign.flow``); the 95 % interval over entries has to lie within a tenth of 1.
 
     Returns:
         The finding, as a ratio.
     """
-    points = longest(flows)
+    every = longest(flows)
+    points = every[every["rest"] < PASSES]
     logs = points.assign(log=np.log(points["eta"] / points["flow"])).groupby(["campaign", "entry"])["log"].mean()
     mean, interval = mean_interval(logs.to_numpy())
     low, high = np.exp(interval)
     inside = low > 1 - WITHIN and high < 1 + WITHIN
     verdict = SUPPORTED if inside else NOT_SUPPORTED if low > 1 + WITHIN or high < 1 - WITHIN else UNDETERMINED
     detail = f"η_min over that of flow, {len(points)} points of {len(logs)} entries, γ from {points['gamma'].min():.0e}"
-    detail += f" to {points['gamma'].max():.0e}; nothing is fitted"
+    detail += f" to {points['gamma'].max():.0e}; nothing is fitted; {len(every) - len(points)} others rest at the level"
     return Finding("1", float(np.exp(mean)), (float(low), float(high)), verdict, detail, "more entries")
 
 
@@ -140,7 +146,9 @@ def start_slope(flows: pd.DataFrame) -> Finding:
     Returns:
         The finding, as a difference of slopes.
     """
-    found = longest(slopes(flows))
+    found = slopes(longest(flows))
+    if found.empty:
+        return Finding("0", np.nan, (np.nan, np.nan), UNDETERMINED, "no unit all of whose flows pass the level", "some")
     mean, (low, high) = mean_interval((found["fitted"] - found["flow"]).to_numpy())
     toy, ends = mean_interval((found["fitted"] - found["toy"]).to_numpy())
     verdict = SUPPORTED if low > -SLOPE and high < SLOPE else NOT_SUPPORTED if low > SLOPE or high < -SLOPE else ""

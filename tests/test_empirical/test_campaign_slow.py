@@ -10,7 +10,7 @@ import torch
 from empirical.campaign import parse, run_campaign
 from empirical.campaign import slow as module
 from empirical.campaign.again import command
-from empirical.campaign.flow import first_examples, flows, starting
+from empirical.campaign.flow import first_examples, flows, growths, starting
 from empirical.campaign.flow import summary as summary_of_flow
 from empirical.campaign.rays import rays
 from empirical.campaign.slow import slow, summary
@@ -104,7 +104,9 @@ def test_flow_of_the_networks_of_a_campaign(folder):
     table = flows(folder)
     traced = pd.read_csv(folder / "boundaries.csv")
     traced = traced[traced["boundary"].eq("eta_min")]
-    assert table.columns.tolist() == ["entry", "gamma", "seed", "tau"]
+    assert table.columns.tolist() == ["entry", "gamma", "seed", "tau", "rest"]
+    assert (table["rest"] > 1).all()
+    table = table.assign(rest=1.12)
     assert len(table) == len(traced) == 12
     rows = summary_of_flow(folder, table)
     assert rows["regime"].tolist() == ["lazy", "rich"] or rows["regime"].tolist() == ["rich", "lazy"]
@@ -117,13 +119,17 @@ def test_flow_of_the_networks_of_a_campaign(folder):
         mine = ratio[both["regime"].eq(row.regime)]
         assert row.points == 6
         assert row.ratio == pytest.approx(np.exp(np.log(mine).mean()), rel=1e-4)
-        assert row.ratio_low < row.ratio < row.ratio_high
         assert row.spread == pytest.approx(np.log10(mine).std(), rel=1e-3)
     fits = pd.read_csv(folder / "exponents.csv")
     fit = fits[fits["entry"].eq("mlp") & fits["regime"].eq("rich") & fits["predicted_by"].eq("depth")].iloc[0]
     rich = rows[rows["regime"].eq("rich")].iloc[0]
     assert (rich["fitted"], rich["toy"]) == pytest.approx((fit["fitted"], fit["predicted_window"]), rel=1e-5)
     assert rich["flow"] < rich["toy"]  # networks cross over at smaller γ than the toy
+    at = table["gamma"].eq(table["gamma"].max()) & table["seed"].eq(0)
+    one = summary_of_flow(folder, table.assign(rest=np.where(at, 2.0, 1.1)))
+    resting = one[one["regime"].eq("rich")].iloc[0]
+    assert (resting["points"], resting["pass"], resting["flow_verdict"]) == (6, 5, "")
+    assert np.isnan(resting["flow"])
 
 
 def test_flows_that_are_known_are_kept(folder, monkeypatch, tmp_path):
@@ -140,6 +146,16 @@ def test_flows_that_are_known_are_kept(folder, monkeypatch, tmp_path):
     pd.testing.assert_frame_equal(flows(folder, ("mlp",), known=whole), whole)
     with pytest.raises(InputError, match=r"nobody.*mlp"):
         flows(folder, ("nobody",))
+
+
+def test_the_kernel_of_the_first_network_of_each_rich_unit(folder):
+    table = growths(folder)
+    assert table["entry"].unique().tolist() == ["mlp"]
+    assert (table["seed"] == 0).all()
+    assert (table["alignment"].iloc[0], table["tau"].iloc[0]) == (0, 0)
+    late = np.diff(np.log(table["kernel"].to_numpy()[-3:])) / np.diff(np.log(table["alignment"].to_numpy()[-3:]))
+    np.testing.assert_allclose(late, 1, atol=0.03)  # 2 − 2/L
+    pd.testing.assert_frame_equal(growths(folder, known=table), table)
 
 
 def test_flow_starts_where_training_does():

@@ -155,6 +155,16 @@ def test_precision_changes_nothing():
     assert below == pytest.approx(above, rel=2e-3)
 
 
+def test_several_levels_are_those_of_one_path():
+    x, y = examples(30)
+    networks = at_start(MLP(3, 32, 9, 3), [0.1, 30.0])
+    times = flow_time(networks, x, y, level=[0.95, 0.9, 0.6])
+    assert times.shape == (2, 3)
+    assert (np.diff(times, axis=1) > 0).all()
+    for column, level in enumerate((0.95, 0.9, 0.6)):
+        np.testing.assert_allclose(times[:, column], flow_time(networks, x, y, level=level), rtol=2e-2)
+
+
 def test_where_no_flow_leads():
     x = torch.ones(2, 9, dtype=torch.float64)
     network = at_start(MLP(2, 8, 9, 3), 1.0)
@@ -168,7 +178,7 @@ def test_where_no_flow_leads():
 def test_bad_input():
     x, y = examples(4)
     network = at_start(MLP(2, 8, 9, 3), 1.0)
-    for wrong in ({"level": 1.0}, {"level": 0.0}, {"loss": "hinge"}):
+    for wrong in ({"level": 1.0}, {"level": 0.0}, {"level": [0.8, 0.9]}, {"loss": "hinge"}):
         with pytest.raises(InputError):
             flow_time(network, x, y, **wrong)
     with pytest.raises(InputError, match="x"):

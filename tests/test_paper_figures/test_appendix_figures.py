@@ -154,7 +154,7 @@ def make_flows(ratio=1.02, off=0.0):
                 "arch": arch, "variant": "v", "depth": depth, "loss": "mse", "steps": 300, "seed": seed, "gamma": gamma,
                 "eta": eta, "eta_low": 0.99 * eta, "eta_high": 1.01 * eta, "entry": f"{arch}-{depth}",
                 "regime": regime, "flow": flow, "toy": 1.25 if arch == "mlp" and regime == "rich" else np.nan,
-                "campaign": "one",
+                "rest": 1.12, "campaign": "one",
             })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -370,7 +370,7 @@ def test_groups_are_spelled_out_and_campaigns_asked_for(tmp_path):
 def write_flows(folder):
     """Tables that ``make_flows`` could have been read from; one point without a flow."""
     flows = make_flows()
-    flows.assign(boundary="eta_min", optimizer="gd").drop(columns=["flow", "toy", "campaign"]).to_csv(
+    flows.assign(boundary="eta_min", optimizer="gd").drop(columns=["flow", "toy", "rest", "campaign"]).to_csv(
         folder / "boundaries.csv", index=False
     )
     laws = flows.groupby(["entry", "steps", "regime"], as_index=False)["toy"].first().dropna()
@@ -379,7 +379,9 @@ def write_flows(folder):
         laws = pd.concat([pd.read_csv(folder / "exponents.csv"), laws], ignore_index=True)
     laws.to_csv(folder / "exponents.csv", index=False)
     tau = flows.assign(tau=flows["flow"] * 0.99 * flows["steps"] / flows["gamma"])
-    tau[["entry", "gamma", "seed", "tau"]].iloc[1:].to_csv(folder / "flow.csv", index=False, float_format="%.8g")
+    tau[["entry", "gamma", "seed", "tau", "rest"]].iloc[1:].to_csv(
+        folder / "flow.csv", index=False, float_format="%.8g"
+    )
 
 
 def test_flows_are_read_beside_the_points(tmp_path):
@@ -402,6 +404,12 @@ def test_times_of_flow_are_held_against_training():
     finding = start_slope(make_flows())
     assert finding.verdict == "supported"
     assert "3 of 3" in finding.detail
+    resting = make_flows()
+    resting.loc[resting["entry"].eq("vit-6") & (resting["gamma"] > 1e3), ["rest", "eta"]] = [2.5, 1e9]
+    assert start_time(resting).measured == pytest.approx(1.025, rel=0.01)  # what rests does not count
+    assert "6 others" in start_time(resting).detail
+    assert "2 of 2" in start_slope(resting).detail
+    assert start_slope(make_flows().assign(rest=2.0)).verdict == "undetermined"
     assert start_slope(make_flows(off=0.1)).verdict == "not supported"
     assert start_slope(make_flows(off=0.1)).measured == pytest.approx(0.1, abs=1e-3)
 
