@@ -140,21 +140,23 @@ def start_time(flows: pd.DataFrame) -> Finding:
 def start_slope(flows: pd.DataFrame) -> Finding:
     """Supported when the rich slopes of eta_min are those of flow to 0.02, on the mean over entries.
 
-    The difference is taken at the longest budget of each entry; the 95 % interval over entries has to lie within 0.02
-    of zero. In its detail stands the same for the toy's law.
+    The difference is taken at the longest budget of each entry whose fit is decided; the 95 % interval over entries has
+    to lie within 0.02 of zero. In its detail stands the same for the toy's law.
 
     Returns:
         The finding, as a difference of slopes.
     """
     found = slopes(longest(flows))
+    found = found[found["verdict"].ne(UNDETERMINED)] if len(found) else found
     if found.empty:
-        return Finding("0", np.nan, (np.nan, np.nan), UNDETERMINED, "no unit all of whose flows pass the level", "some")
+        return Finding(
+            "0", np.nan, (np.nan, np.nan), UNDETERMINED, "no decided unit whose flows pass the level", "some"
+        )
     mean, (low, high) = mean_interval((found["fitted"] - found["flow"]).to_numpy())
     toy, ends = mean_interval((found["fitted"] - found["toy"]).to_numpy())
     verdict = SUPPORTED if low > -SLOPE and high < SLOPE else NOT_SUPPORTED if low > SLOPE or high < -SLOPE else ""
     same = int(found["verdict"].eq("consistent").sum())
-    decided = int(found["verdict"].ne("undetermined").sum())
-    detail = f"fitted less flow's slope, {len(found)} entries; {same} of {decided} decided slopes hold flow's; "
+    detail = f"fitted less flow's slope; {same} of {len(found)} decided slopes hold flow's; "
     detail += f"less the toy's: {toy:.3f} ({ends[0]:.3f} … {ends[1]:.3f})"
     return Finding("0", mean, (low, high), verdict or UNDETERMINED, detail, "more entries")
 
