@@ -46,7 +46,7 @@ def _colours() -> dict[str, Colour]:
 
 
 def plain(flows: pd.DataFrame) -> pd.DataFrame:
-    """Points of one MLP of each depth, under squared error: of several the widest range of γ, then the first.
+    """Points of one MLP of each depth, under squared error: of several that with most points, then the first.
 
     Args:
         flows: as ``committed_flows`` gives them.
@@ -55,10 +55,9 @@ def plain(flows: pd.DataFrame) -> pd.DataFrame:
         Their rows at the longest budget, by depth.
     """
     rows = longest(flows[flows["arch"].eq("mlp") & flows["loss"].eq("mse")])
-    log_gamma = rows.assign(at=np.log(rows["gamma"])).groupby(["depth", "campaign", "entry"], sort=False)["at"]
-    reach = (log_gamma.max() - log_gamma.min()).round(6).reset_index()
-    widest = reach.sort_values("at", ascending=False, kind="stable").drop_duplicates("depth")
-    return rows.merge(widest[["depth", "campaign", "entry"]]).sort_values("depth", kind="stable")
+    sizes = rows.groupby(["depth", "campaign", "entry"], sort=False).size().reset_index(name="size")
+    largest = sizes.sort_values("size", ascending=False, kind="stable").drop_duplicates("depth")
+    return rows.merge(largest[["depth", "campaign", "entry"]]).sort_values("depth", kind="stable")
 
 
 def draw_kernels(ax: Axes, growth: pd.DataFrame, points: pd.DataFrame) -> None:
