@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from empirical.campaign.again import chosen, command
 from empirical.campaign.refit import refit
 from empirical.campaign.run import UnitResult
+from empirical.measure.catalogue import training_examples
 from empirical.measure.flow import flow_time, kernel_growth
 from empirical.measure.modules import networks_of
 from empirical.networks import Networks
@@ -68,27 +69,10 @@ def starting(config: TrainingConfig, seed: int, gamma: NDArray[np.float64]) -> N
         The networks.
     """
     spec = config.spec()
-    module = spec.module(seed)
+    module = spec.module(seed).to(config.device)
     return networks_of(
         module, [module] * len(gamma), example_shape=spec.example_shape, gamma=gamma, rates=spec.rates(), seed=seed
     )  # fmt: skip
-
-
-def first_examples(config: TrainingConfig, seed: int, count: int = EXAMPLES) -> tuple[torch.Tensor, torch.Tensor]:
-    """What training starts with.
-
-    Args:
-        config: of the training.
-        seed: of the data stream.
-        count: how many; as many whole batches as hold them.
-
-    Returns:
-        Inputs ``(n, input_dim)`` and targets ``(n, classes)``, float64.
-    """
-    stream = config.stream(seed)
-    batches = [stream(step) for step in range(-(-count // config.batch_size))]
-    x, y = (torch.cat([batch[i] for batch in batches]).double() for i in (0, 1))
-    return x, y
 
 
 def _units(folder: Path | str, entries: tuple[str, ...] = ()) -> list[UnitResult]:
@@ -130,7 +114,7 @@ def flows(
         for part in parts:  # budgets share their γ, and so do networks
             wanted = wanted[~keys(wanted).isin(keys(part))]
         for seed, rows in wanted.groupby("seed"):
-            x, y = first_examples(config, int(str(seed)))
+            x, y = training_examples(config, int(str(seed)), EXAMPLES)
             networks = starting(config, int(str(seed)), rows["gamma"].to_numpy())
             level = config.thresholds.level
             tau = flow_time(networks, x, y, loss=config.loss, level=level)
@@ -178,7 +162,7 @@ def growths(folder: Path | str, entries: tuple[str, ...] = (), known: pd.DataFra
         if unit.plan.unit.regime != "rich" or any(entry in set(part["entry"]) for part in parts):
             continue
         seed = int(unit.points["eta_min"].seed.min())
-        x, y = first_examples(config, seed, FEW)
+        x, y = training_examples(config, seed, FEW)
         found = kernel_growth(starting(config, seed, np.ones(1)), x, y, ALIGNMENTS, loss=config.loss)
         alignment, tau = np.append(0.0, found.alignment), np.append(0.0, found.tau)
         kernel = np.append(found.start, found.kernel)

@@ -63,10 +63,26 @@ class Sample:
         if source == "test":
             x, y = (part[:examples] for part in _test_set(config))
             return cls(x, y, config, eigenvalues)
-        stream, count = config.stream(seed), -(-examples // config.batch_size)
-        batches = [stream(config.steps + i) for i in range(count)]
-        x, y = (torch.cat([batch[i] for batch in batches]).double().to(config.device) for i in (0, 1))
+        x, y = training_examples(config, seed, examples, first=config.steps)
         return cls(x, y, config, eigenvalues)
+
+
+def training_examples(config: TrainingConfig, seed: int, count: int, *, first: int = 0) -> tuple[Tensor, Tensor]:
+    """Examples of consecutive batches of training.
+
+    Args:
+        config: of the training.
+        seed: of the data stream.
+        count: how many; as many whole batches as hold them.
+        first: step of the first batch.
+
+    Returns:
+        Inputs ``(n, input_dim)`` and targets ``(n, classes)``, float64, on the configuration's device.
+    """
+    stream = config.stream(seed)
+    batches = [stream(first + i) for i in range(-(-count // config.batch_size))]
+    x, y = (torch.cat([batch[i] for batch in batches]).double().to(config.device) for i in (0, 1))
+    return x, y
 
 
 @lru_cache(maxsize=2)

@@ -10,12 +10,13 @@ import torch
 from empirical.campaign import parse, run_campaign
 from empirical.campaign import slow as module
 from empirical.campaign.again import command
-from empirical.campaign.flow import first_examples, flows, growths, starting
+from empirical.campaign.flow import flows, growths, starting
 from empirical.campaign.flow import summary as summary_of_flow
 from empirical.campaign.rays import rays
 from empirical.campaign.slow import slow, summary
 from empirical.campaign.tables import save
 from empirical.ensemble import Ensemble
+from empirical.measure.catalogue import training_examples
 from empirical.shard import TrainingConfig
 from empirical.store import RunDirectory
 from theory.errors import InputError
@@ -162,7 +163,7 @@ def test_flow_starts_where_training_does():
     config, seen = TrainingConfig(depth=2, width=8, image_size=7, batch_size=16, steps=60), []
     cells = Ensemble(config.spec(), [2.0, 3.0], [1.0, 1.0], seed=5, stream=config.stream)
     cells.run(1, probe=lambda step, networks: seen.append(networks), probe_steps=[0])
-    mine, (x, y) = starting(config, 5, np.array([2.0, 3.0])), first_examples(config, 5, 20)
+    mine, (x, y) = starting(config, 5, np.array([2.0, 3.0])), training_examples(config, 5, 20)
     for name, weights in seen[0].weights.items():
         np.testing.assert_array_equal(mine.weights[name], weights)
     assert (mine.rates, mine.seed, mine.gamma.tolist()) == (seen[0].rates, 5, [2.0, 3.0])
