@@ -43,7 +43,7 @@ SMALLEST = 1e-8
 """Of what time and weights would be if the kernel stayed what it is at the start: what errors need not be below."""
 
 MISSED = 0.05
-"""Share of a fall by which the objective may miss it. Where no flow leads there, it misses it by more."""
+"""Share of a time that may be missing at the end of the integration. It is added; where no flow leads it is more."""
 
 MOST = 20_000
 """Gradients after which flow is given up."""
@@ -156,8 +156,10 @@ def descend(network: Networks, x: Tensor, objective: Objective, falls: ArrayLike
         return Path(out[0], out[1], square, count)
     for point, at in enumerate(found.y.T):
         value, gradient = weights.look(at[:-1], objective)
-        if abs(first - value - falls[point]) < MISSED * falls[point]:
-            out[:, point] = at[-1], gradient @ gradient
+        slope = float(gradient @ gradient)
+        missing = (falls[point] - (first - value)) / slope if slope > 0 else np.inf  # in time, to first order
+        if abs(missing) < MISSED * at[-1]:
+            out[:, point] = at[-1] + missing, slope
     return Path(out[0], out[1], square, count)
 
 

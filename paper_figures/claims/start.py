@@ -163,7 +163,8 @@ def start_slope(flows: pd.DataFrame) -> Finding:
 
 START: tuple[Claim, ...] = (
     Claim("start-time", "the least learning rate that trains is that of gradient flow from the network's own start, at "
-          "every γ and in every architecture", "this project", FIGURE, ("flows",), start_time),
+          "every γ and in every architecture, where flow passes the level", "this project", FIGURE, ("flows",),
+          start_time),
     Claim("start-slope", "so the rich slope of η_min is known before training", "this project", FIGURE, ("flows",),
           start_slope),
 )  # fmt: skip
