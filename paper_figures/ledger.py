@@ -257,6 +257,21 @@ def above(interval: tuple[float, float], threshold: float) -> str:
     return NOT_SUPPORTED if interval[1] < threshold else UNDETERMINED
 
 
+def within(interval: tuple[float, float], ends: tuple[float, float]) -> str:
+    """Verdict on "between two ends": supported when the whole interval lies between them, not when it lies outside.
+
+    Args:
+        interval: of the measured number.
+        ends: what it has to lie between, (low, high).
+
+    Returns:
+        The verdict.
+    """
+    if interval[0] >= ends[0] and interval[1] <= ends[1]:
+        return SUPPORTED
+    return NOT_SUPPORTED if interval[0] > ends[1] or interval[1] < ends[0] else UNDETERMINED
+
+
 def share_interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Clopper and Pearson's interval of a share.
 

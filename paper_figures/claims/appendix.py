@@ -30,6 +30,7 @@ from paper_figures.ledger import (
     mean_interval,
     of_fit,
     share_interval,
+    within,
 )
 from simulate import Outcome
 
@@ -173,9 +174,7 @@ def _within(values: NDArray[np.float64], low: float, high: float, predicted: str
     mean, interval = mean_interval(values)
     if not np.isfinite(interval).all():
         return Finding(predicted, mean, NOTHING, UNDETERMINED, detail, "two γ at which every member has its boundary")
-    inside, beyond = interval[0] >= low and interval[1] <= high, interval[1] < low or interval[0] > high
-    verdict = SUPPORTED if inside else NOT_SUPPORTED if beyond else UNDETERMINED
-    return Finding(predicted, mean, interval, verdict, detail, "more γ and seeds")
+    return Finding(predicted, mean, interval, within(interval, (low, high)), detail, "more γ and seeds")
 
 
 def _width(regime: str) -> Callable[[pd.DataFrame], Finding]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from empirical.campaign.again import LEARNED
 from paper_figures.claims.tables import HELD_OUT, RESULTS, campaign_name
-from paper_figures.ledger import NOT_SUPPORTED, SUPPORTED, UNDETERMINED, Claim, Finding, above, mean_interval
+from paper_figures.ledger import Claim, Finding, above, mean_interval, within
 
 FIGURE = "appendix-edge"
 FROZEN = r"frozen ([^,]*)"
@@ -98,8 +98,7 @@ def edge_scores(degrees: pd.DataFrame) -> Finding:
 
     (still, interval), (others, _) = of(ends[ends["frozen"].eq(SCORES)]), of(ends[ends["frozen"].ne(SCORES)])
     low, high = np.exp(interval)
-    inside = low > 0.5 and high < 2
-    verdict = SUPPORTED if inside else NOT_SUPPORTED if low > 2 or high < 0.5 else UNDETERMINED
+    verdict = within((low, high), (0.5, 2))
     detail = f"ηλ/2 at the end, 1.5 times below η_crit; {np.exp(others):.3g} in the other networks of these campaigns"
     return Finding("1", float(np.exp(still)), (float(low), float(high)), verdict, detail, "more γ")
 

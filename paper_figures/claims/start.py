@@ -9,7 +9,7 @@ import pandas as pd
 
 from empirical.campaign.flow import PASSES, keys
 from paper_figures.claims.tables import HELD_OUT, RESULTS, campaign_name
-from paper_figures.ledger import NOT_SUPPORTED, SUPPORTED, UNDETERMINED, Claim, Finding, mean_interval
+from paper_figures.ledger import UNDETERMINED, Claim, Finding, mean_interval, within
 from simulate import Thresholds, fit_power_law
 
 FIGURE = "appendix-start"
@@ -130,8 +130,7 @@ def start_time(flows: pd.DataFrame) -> Finding:
     logs = points.assign(log=np.log(points["eta"] / points["flow"])).groupby(["campaign", "entry"])["log"].mean()
     mean, interval = mean_interval(logs.to_numpy())
     low, high = np.exp(interval)
-    inside = low > 1 - WITHIN and high < 1 + WITHIN
-    verdict = SUPPORTED if inside else NOT_SUPPORTED if low > 1 + WITHIN or high < 1 - WITHIN else UNDETERMINED
+    verdict = within((low, high), (1 - WITHIN, 1 + WITHIN))
     detail = f"η_min over that of flow, {len(points)} points of {len(logs)} entries, γ from {points['gamma'].min():.0e}"
     detail += f" to {points['gamma'].max():.0e}; nothing is fitted; {len(every) - len(points)} others rest at the level"
     return Finding("1", float(np.exp(mean)), (float(low), float(high)), verdict, detail, "more entries")
@@ -152,13 +151,12 @@ def start_slope(flows: pd.DataFrame) -> Finding:
         return Finding(
             "0", np.nan, (np.nan, np.nan), UNDETERMINED, "no decided unit whose flows pass the level", "some"
         )
-    mean, (low, high) = mean_interval((found["fitted"] - found["flow"]).to_numpy())
+    mean, interval = mean_interval((found["fitted"] - found["flow"]).to_numpy())
     toy, ends = mean_interval((found["fitted"] - found["toy"]).to_numpy())
-    verdict = SUPPORTED if low > -SLOPE and high < SLOPE else NOT_SUPPORTED if low > SLOPE or high < -SLOPE else ""
     same = int(found["verdict"].eq("consistent").sum())
     detail = f"fitted less flow's slope; {same} of {len(found)} decided slopes hold flow's; "
     detail += f"less the toy's: {toy:.3f} ({ends[0]:.3f} … {ends[1]:.3f})"
-    return Finding("0", mean, (low, high), verdict or UNDETERMINED, detail, "more entries")
+    return Finding("0", mean, interval, within(interval, (-SLOPE, SLOPE)), detail, "more entries")
 
 
 START: tuple[Claim, ...] = (

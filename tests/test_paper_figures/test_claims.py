@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -28,6 +28,7 @@ from paper_figures.ledger import (
     of_fit,
     to_csv,
     to_html,
+    within,
 )
 from simulate import Outcome, fit_power_law
 
@@ -278,6 +279,17 @@ def test_the_interval_of_a_mean_is_that_of_scipy(values):
         expected = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=error)
         np.testing.assert_allclose((low, high), expected, rtol=1e-9, atol=1e-9)
     assert low <= mean <= high
+
+
+@given(st.floats(-5, 5), st.floats(0, 3), st.floats(-5, 5), st.floats(0, 3))
+def test_within_is_above_one_end_and_below_the_other(middle, half, centre, reach):
+    interval, ends = (middle - half, middle + half), (centre - reach, centre + reach)
+    inside = max(abs(interval[0] - centre), abs(interval[1] - centre)) - reach
+    apart = abs(middle - centre) - half - reach
+    assume(abs(inside) > 1e-9 and abs(apart) > 1e-9)
+    expected = "supported" if inside < 0 else "not supported" if apart > 0 else "undetermined"
+    assert within(interval, ends) == expected
+    assert within((-np.inf, np.inf), ends) == within((np.nan, np.nan), ends) == "undetermined"
 
 
 @given(st.floats(-5, 5), st.floats(0, 3), st.floats(-5, 5))
